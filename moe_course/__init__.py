@@ -1,0 +1,1 @@
+"""How Mixture-of-Experts models work: the library, graders and tools behind the notebooks."""

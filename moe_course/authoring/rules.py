@@ -1,0 +1,217 @@
+"""The rules of a notebook of this course, as code: what a reader can rely on in every one of them.
+
+`course_problems(root)` reads both trees. Each rule is a generator of (cell id, text) over one notebook; the
+rules about exercises are in `exercise_rules`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import nbformat
+from nbformat import NotebookNode
+
+from moe_course.authoring import exercise_rules
+from moe_course.authoring.exercise_rules import Found, code_cells, markdown_cells
+from moe_course.grading.registry import Exercise, exercises_of
+
+SETUP_LINES = 12
+CELL_LINES = 35
+MEDIAN_CELL_LINES = 8
+MEDIAN_WORDS = 60  # of a markdown cell, folded help not counted
+SECTIONS = ("Recap", "What not to conclude", "Going deeper", "References")
+
+_SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+_RANDOM = re.compile(r"(?=.*\d)[0-9a-f]{8}(?:-[0-9a-f-]{27})?")  # ids that tools make up
+_FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
+_BANNED = {
+    r"^\s*!": "a shell command",
+    r"^\s*%(?!matplotlib\b)": "an IPython magic",
+    r"\b(urlopen|urlretrieve|load_dataset|hf_hub_download|from_pretrained)\b|\brequests\.|\btorch\.hub\b": (
+        "a download"
+    ),
+}
+_MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|Users|tmp|root|opt|work|mnt|content)/\w|[A-Z]:\\Users")
+_NO_FIGURE = {"show", "use_style", "expert_color"}  # the names of moe_course.viz that draw nothing
+
+
+class Problem(NamedTuple):
+    """A broken rule: where, and what is wrong there. Without a cell, the rule is about the whole notebook."""
+
+    file: str
+    cell: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: cell {self.cell}: {self.text}" if self.cell else f"{self.file}: {self.text}"
+
+
+def course_problems(root: Path, points: Callable[[str], float] | None = None) -> list[Problem]:
+    """The problems of every notebook in `root`/solutions and of its release.
+
+    `points` gives the full marks of an exercise, by default those of its grader.
+    """
+    if points is None:
+        from moe_course.grading import rubric
+
+        points = rubric.points
+    problems: list[Problem] = []
+    for path in sorted((root / "solutions").glob("*/*.ipynb")):
+        exercises = exercises_of(path.stem)
+        marks = {exercise.name: points(exercise.name) for exercise in exercises}
+        problems += source_problems(path, exercises, marks)
+        released = root / "notebooks" / path.parent.name / path.name
+        if released.exists():
+            problems += release_problems(released, path)
+    return problems
+
+
+def source_problems(path: Path, exercises: Sequence[Exercise], points: Mapping[str, float]) -> list[Problem]:
+    """What breaks the rules in an authored notebook that is to hold `exercises`."""
+    notebook = nbformat.read(path, as_version=4)
+    return _named(
+        path,
+        *_form(path, notebook),
+        *_ids(notebook),
+        *_no_outputs(notebook),
+        *_lengths(notebook),
+        *_nothing_foreign(notebook),
+        *_figures(notebook),
+        *_frame(notebook),
+        *(_sections(notebook) if exercises else ()),
+        *exercise_rules.cells(notebook, exercises, points),
+        *exercise_rules.surroundings(notebook, exercises),
+    )
+
+
+def release_problems(path: Path, source: Path) -> list[Problem]:
+    """What breaks the rules in a released notebook: above all, that no answer is in it."""
+    released, authored = (nbformat.read(file, as_version=4) for file in (path, source))
+    ids = [[cell.id for cell in notebook.cells] for notebook in (released, authored)]
+    return _named(
+        path,
+        *([("", "its cells are not those of its source")] if ids[0] != ids[1] else ()),
+        *_no_outputs(released),
+        *exercise_rules.leaks(released, authored),
+    )
+
+
+def _named(path: Path, *found: tuple[str, str]) -> list[Problem]:
+    return [Problem("/".join(path.parts[-3:]), cell, text) for cell, text in found]
+
+
+def _form(path: Path, notebook: NotebookNode) -> Found:
+    if path.stem != path.parent.name:
+        yield "", f"a notebook has the name of its folder: {path.parent.name}.ipynb"
+    if path.read_text(encoding="utf-8") != nbformat.writes(notebook) + "\n":
+        yield "", "not in nbformat's own layout, so every diff is noisy; read and write it once with nbformat"
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "", "its kernel is not python3"
+
+
+def _ids(notebook: NotebookNode) -> Found:
+    for cell in notebook.cells:  # nbformat renames the second of two equal ids as it reads them
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", cell.id)
+        if cell.id != grade_id:
+            yield cell.id, f"its id differs from its grade_id {grade_id}"
+        if not _SLUG.fullmatch(cell.id) or _RANDOM.fullmatch(cell.id):
+            yield cell.id, "its id is not a readable name such as softmax-figure"
+
+
+def _no_outputs(notebook: NotebookNode) -> Found:
+    for cell in code_cells(notebook):
+        if cell.outputs or cell.execution_count is not None:
+            yield cell.id, "has outputs or an execution count; clear them"
+
+
+def _lengths(notebook: NotebookNode) -> Found:
+    lines = {cell.id: _count_lines(cell.source) for cell in code_cells(notebook)}
+    for cell_id, count in lines.items():
+        if count > CELL_LINES:
+            yield cell_id, f"{count} lines of code; at most {CELL_LINES}"
+    if lines and median(lines.values()) > MEDIAN_CELL_LINES:
+        yield (
+            "",
+            f"the median of its code cells is {median(lines.values())} lines; at most {MEDIAN_CELL_LINES}",
+        )
+    words = [len(_FOLDED.sub("", cell.source).split()) for cell in markdown_cells(notebook)]
+    if words and median(words) > MEDIAN_WORDS:
+        yield "", f"the median of its text cells is {median(words)} words; at most {MEDIAN_WORDS}"
+
+
+def _count_lines(source: str) -> int:
+    """Lines of a cell without the two that mark a solution."""
+    return sum("BEGIN SOLUTION" not in line and "END SOLUTION" not in line for line in source.splitlines())
+
+
+def _nothing_foreign(notebook: NotebookNode) -> Found:
+    for cell in code_cells(notebook):
+        for pattern, what in _BANNED.items():
+            if re.search(pattern, cell.source, flags=re.MULTILINE):
+                yield cell.id, f"contains {what}"
+    for cell in notebook.cells:
+        if found := _MACHINE_PATH.search(cell.source):
+            yield cell.id, f"contains a path of one machine: {found[0]}…"
+
+
+def _figures(notebook: NotebookNode) -> Found:
+    """Whoever draws also shows, and whoever shows says in words what there is to see."""
+    drawing = {"subplots", "figure", "plot"}
+    for cell in code_cells(notebook):
+        try:
+            nodes = list(ast.walk(ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE))))
+        except SyntaxError as error:
+            yield cell.id, f"is not Python ({error.msg}, line {error.lineno})"
+            continue
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("moe_course.viz"):
+                drawing |= {alias.asname or alias.name for alias in node.names} - _NO_FIGURE
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        shows = [call for call in calls if _called(call) == "show"]
+        if not all(_has_alt(call) for call in shows):
+            yield cell.id, "show() without an alt text"
+        if not shows and any(_called(call) in drawing or _of_viz(call) for call in calls):
+            yield cell.id, "draws a figure but does not show(fig, alt=...) it"
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _of_viz(call: ast.Call) -> bool:
+    return ast.unparse(call.func).startswith("viz.") and _called(call) not in _NO_FIGURE
+
+
+def _has_alt(call: ast.Call) -> bool:
+    """Whether the call has an `alt` that is not empty. One that is computed is trusted."""
+    alts = [keyword.value for keyword in call.keywords if keyword.arg == "alt"]
+    return any(not isinstance(alt, ast.Constant) or bool(str(alt.value or "").strip()) for alt in alts)
+
+
+def _frame(notebook: NotebookNode) -> Found:
+    setups = [cell for cell in code_cells(notebook) if "setup" in cell.metadata.get("tags", ())]
+    if len(setups) != 1 or setups[0] is not code_cells(notebook)[0]:
+        yield "", f"its first code cell alone is tagged setup; here {len(setups)} are"
+        return
+    if len(setups[0].source.splitlines()) > SETUP_LINES:
+        yield setups[0].id, f"the set-up cell has more than {SETUP_LINES} lines"
+    opening = "\n".join(cell.source for cell in notebook.cells[: notebook.cells.index(setups[0])])
+    if not re.match(r"# \S", opening):
+        yield "", "does not open with a title"
+    if "?" not in opening:
+        yield "", "asks no question before the set-up cell"
+    if not re.search(r"\d\s*min", opening):
+        yield "", "does not say before the set-up cell how many minutes it takes"
+
+
+def _sections(notebook: NotebookNode) -> Found:
+    text = "\n".join(cell.source for cell in markdown_cells(notebook))
+    headings = re.findall(r"^#+ (.*)$", text.lower(), flags=re.MULTILINE)
+    for section in SECTIONS:
+        if not any(section.lower() in heading for heading in headings):
+            yield "", f"has no section “{section}”"

@@ -1,0 +1,55 @@
+"""`moe-course check FILE...`: grade files for the exercises they define, each in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from moe_course.grading.judge import Verdict, grade, without_running
+from moe_course.grading.registry import find
+from moe_course.grading.sources import Submission, read
+from moe_course.grading.subject import SubjectLost, WorkerSubject
+
+
+def grade_submission(submission: Submission, names: Sequence[str], seed: int) -> list[Verdict]:
+    """The verdict on each named exercise of a submission, in a worker process of its own."""
+    with WorkerSubject(submission.cells) as worker:
+        return [_grade_one(submission, name, worker, seed) for name in names]
+
+
+def _grade_one(submission: Submission, name: str, worker: WorkerSubject, seed: int) -> Verdict:
+    if submission.untouched(name):
+        return without_running(name, "not attempted")
+    try:
+        return grade(name, worker, seed)
+    except SubjectLost as lost:
+        return without_running(name, lost.status, lost.reason)
+
+
+def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[Verdict] | str]:
+    """The verdicts on one file, or the reason why it cannot be graded."""
+    try:
+        submission = read(path)
+    except ValueError as error:
+        return path, str(error)
+    names = submission.exercises
+    if exercise is not None:
+        names = tuple(name for name in names if name == find(exercise).name)
+    if not names:
+        return path, f"{path}: defines {'no exercise' if exercise is None else f'no {exercise}'}"
+    return path, grade_submission(submission, names, seed)
+
+
+def check_files(
+    paths: Sequence[Path], exercise: str | None = None, jobs: int = 1, seed: int = 0
+) -> Iterator[tuple[Path, list[Verdict] | str]]:
+    """Grade several files, `jobs` at a time; the results come in the order of the files."""
+    one = partial(check_file, exercise=exercise, seed=seed)
+    if jobs == 1 or len(paths) == 1:
+        yield from map(one, paths)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(one, paths)

@@ -1,0 +1,85 @@
+"""The catalogue of plausible wrong answers and of right answers in other styles, one file an exercise.
+
+`misconceptions/NN_topic/<exercise>.py`: each public function or class is one misconception, named after it. Its
+docstring is the question that would help, and `@caught_by("criterion")` names the criterion that must reject it.
+`alternatives/NN_topic/<exercise>.py`: each public function or class is a correct solution in another style.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moe_course.grading.diagnosis import behaviour
+from moe_course.grading.registry import EXERCISES, exercises_of
+from moe_course.grading.subject import LiveSubject
+
+D = TypeVar("D", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One definition of the catalogue: `written` stands in for the exercise, `source` is its whole file."""
+
+    exercise: str
+    name: str
+    written: Any
+    question: str
+    caught_by: str
+    file: Path
+
+    @property
+    def cell(self) -> str:
+        """Source that defines the exercise the way this entry does."""
+        return f"{self.file.read_text(encoding='utf-8')}\n\n{self.exercise} = {self.name}\n"
+
+
+def caught_by(criterion: str) -> Callable[[D], D]:
+    """Name the criterion that must reject a misconception."""
+
+    def mark(written: D) -> D:
+        written.caught_by = criterion  # type: ignore[attr-defined]
+        return written
+
+    return mark
+
+
+def entries(folder: Path, exercise: str) -> list[Entry]:
+    """The entries of one exercise in `folder` (tests/misconceptions or tests/alternatives), in file order."""
+    file = folder / EXERCISES[exercise].notebook / f"{exercise}.py"
+    if not file.is_file():
+        return []
+    spec = importlib.util.spec_from_file_location(f"catalogue_{folder.name}_{exercise}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = []
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            written = getattr(module, node.name)
+            question = " ".join((ast.get_docstring(node) or "").split())
+            found.append(
+                Entry(exercise, node.name, written, question, getattr(written, "caught_by", ""), file)
+            )
+    return found
+
+
+def record(folder: Path, notebook: str) -> str:
+    """The recorded behaviour of every misconception of a notebook, as the text of its JSON file."""
+    records = {
+        exercise.name: {
+            entry.name: {
+                "question": entry.question,
+                "replies": behaviour(exercise.name, LiveSubject({exercise.name: entry.written})),
+            }
+            for entry in entries(folder, exercise.name)
+        }
+        for exercise in exercises_of(notebook)
+    }
+    return json.dumps(records, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,112 @@
+"""From a subject to a verdict: run the criteria of an exercise and keep what each of them found."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from moe_course.grading import diagnosis
+from moe_course.grading.expect import CheckFailed
+from moe_course.grading.protocol import Raised
+from moe_course.grading.rubric import Criterion, criteria, grader_of
+from moe_course.grading.subject import ProbeFailed, Subject, SubjectLost
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One criterion: its status is "passed", "failed" or "not run"."""
+
+    criterion: Criterion
+    status: str
+    failure: CheckFailed | None = None
+
+    @property
+    def message(self) -> str:
+        return str(self.failure) if self.failure else ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one exercise.
+
+    status: "passed", "failed", "not attempted", "crashed", "timed out", "interrupted" or "refused";
+    reason: what a person can do about it, where the criteria do not say; seed: repeats this very run.
+    """
+
+    exercise: str
+    status: str
+    score: float
+    max_score: float
+    checks: tuple[CheckResult, ...] = ()
+    seed: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+    diagnosis: diagnosis.Diagnosis | None = None
+
+
+def seeded(seed: int, exercise: str, name: str) -> torch.Generator:
+    """The generator of one criterion: the same for a seed, whatever ran before."""
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{exercise}/{name}".encode()))
+
+
+def grade(name: str, subject: Subject, seed: int) -> Verdict:
+    """Run every criterion of the exercise `name` on a subject.
+
+    A criterion that fails does not stop the next one; a lost subject or an interrupt stops the exercise.
+    """
+    grader = grader_of(name)
+    rubric = criteria(grader)
+    results: list[CheckResult] = []
+    status, reason, found = "", "", None
+    started = time.perf_counter()
+    try:
+        for line in rubric:
+            results.append(_judge(grader, line, subject, seeded(seed, name, line.name)))
+        if any(result.status == "failed" for result in results):
+            found = diagnosis.diagnose(name, subject)
+    except SubjectLost as lost:
+        status, reason = lost.status, lost.reason
+    except KeyboardInterrupt:
+        status = "interrupted"
+    results += [CheckResult(line, "not run") for line in rubric[len(results) :]]
+    score = sum(result.criterion.points for result in results if result.status == "passed")
+    full = sum(line.points for line in rubric)
+    return Verdict(
+        exercise=name,
+        status=status or ("passed" if score == full else "failed"),
+        score=float(score),
+        max_score=float(full),
+        checks=tuple(results),
+        seed=seed,
+        seconds=time.perf_counter() - started,
+        reason=reason,
+        diagnosis=found,
+    )
+
+
+def without_running(name: str, status: str, reason: str = "") -> Verdict:
+    """The verdict on an exercise that was not run: not attempted, refused, or lost before it began."""
+    rubric = criteria(grader_of(name))
+    checks = tuple(CheckResult(line, "not run") for line in rubric)
+    full = float(sum(line.points for line in rubric))
+    return Verdict(name, status, 0.0, full, checks, reason=reason)
+
+
+def _judge(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Generator) -> CheckResult:
+    try:
+        getattr(grader(), f"test_{line.name}")(subject, rng)
+    except CheckFailed as failure:
+        return CheckResult(line, "failed", failure)
+    except ProbeFailed as failed:
+        return CheckResult(line, "failed", CheckFailed(_explain(failed.error)))
+    return CheckResult(line, "passed")
+
+
+def _explain(error: Raised) -> str:
+    if error.type_name == "NotImplementedError":
+        return "a part of the exercise is not written yet (NotImplementedError)"
+    return f"your code raised {error.type_name}: {error.message}"

@@ -1,0 +1,140 @@
+"""Verdicts for people: the rubric as HTML in a notebook and as text elsewhere, and as JSON for programs."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from moe_course.grading.expect import show
+from moe_course.grading.judge import CheckResult, Verdict
+from moe_course.grading.registry import EXERCISES
+
+_SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}
+_COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781"}
+_ADVICE = {
+    "not attempted": "Fill the gap in the cell above, run it, then run this cell again.",
+    "interrupted": "Stopped before all criteria were tried. Does a loop in your code ever end?",
+}
+
+
+def headline(verdict: Verdict) -> str:
+    """One line: exercise, status and points."""
+    number = EXERCISES[verdict.exercise].number
+    return f"{number} {verdict.exercise}: {verdict.status}, {verdict.score:g} of {verdict.max_score:g} points"
+
+
+def as_text(verdict: Verdict) -> str:
+    """The rubric as text."""
+    lines = [headline(verdict)]
+    lines += [
+        f"  {_SIGNS[result.status]} {result.criterion.title} ({_points(result)})" for result in verdict.checks
+    ]
+    if first := _first_failure(verdict):
+        lines += ["", *str(first.failure).splitlines(), "", f"Hint: {first.criterion.hint}"]
+    if verdict.diagnosis:
+        lines.append(f"This behaves like “{_words(verdict.diagnosis.name)}”. {verdict.diagnosis.question}")
+    if note := verdict.reason or _ADVICE.get(verdict.status, ""):
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def as_html(verdict: Verdict) -> str:
+    """The rubric as HTML that reads well on light and dark pages; everything from a learner is escaped."""
+    good = verdict.status == "passed"
+    colour = _COLOURS["passed" if good else "not run" if verdict.status == "not attempted" else "failed"]
+    rows = "".join(
+        f'<tr style="background:none"><td style="color:{_COLOURS[result.status]};text-align:center">'
+        f"<b>{_SIGNS[result.status]}</b></td>"
+        f'<td style="text-align:left">{html.escape(result.criterion.title)}</td>'
+        f'<td style="text-align:right;white-space:nowrap">{_points(result)}</td></tr>'
+        for result in verdict.checks
+    )
+    parts = [
+        f'<div style="border-left:4px solid {colour};padding:.2em 1em;max-width:52em">',
+        f'<p style="margin:.3em 0"><b>{html.escape(headline(verdict))}</b></p>',
+        f'<table style="margin:.3em 0;border-collapse:collapse"><tbody>{rows}</tbody></table>',
+    ]
+    if first := _first_failure(verdict):
+        parts.append(_failure_html(first))
+    if verdict.diagnosis:
+        parts.append(
+            f"<p>This behaves like <b>{html.escape(_words(verdict.diagnosis.name))}</b>. "
+            f"{html.escape(verdict.diagnosis.question)}</p>"
+        )
+    if note := verdict.reason or _ADVICE.get(verdict.status, ""):
+        parts.append(f"<p>{html.escape(note)}</p>")
+    parts.append(
+        f'<p style="opacity:.6;font-size:85%;margin:.3em 0">seed {verdict.seed}</p>' if verdict.seed else ""
+    )
+    return "".join(parts) + "</div>"
+
+
+def as_dict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as plain data for JSON."""
+    return {
+        "exercise": verdict.exercise,
+        "status": verdict.status,
+        "score": verdict.score,
+        "max_score": verdict.max_score,
+        "seconds": round(verdict.seconds, 3),
+        "seed": verdict.seed,
+        "reason": verdict.reason,
+        "checks": [
+            {
+                "name": result.criterion.name,
+                "status": result.status,
+                "points": result.criterion.points,
+                "message": result.message,
+                "hint": result.criterion.hint if result.status == "failed" else "",
+            }
+            for result in verdict.checks
+        ],
+        "diagnosis": verdict.diagnosis
+        and {"name": verdict.diagnosis.name, "question": verdict.diagnosis.question},
+    }
+
+
+def display(verdict: Verdict) -> None:
+    """Show the rubric: as HTML (with the text beside it) in a notebook, printed elsewhere."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import publish_display_data
+    except ImportError:
+        print(as_text(verdict))
+        return
+    if get_ipython() is None:
+        print(as_text(verdict))
+    else:
+        publish_display_data({"text/html": as_html(verdict), "text/plain": as_text(verdict)})
+
+
+def _first_failure(verdict: Verdict) -> CheckResult | None:
+    return next((result for result in verdict.checks if result.failure), None)
+
+
+def _failure_html(result: CheckResult) -> str:
+    failure = result.failure
+    assert failure is not None
+    rows = [("given " + name, show(value)) for name, value in failure.given.items()]
+    if failure.expected is not None:
+        rows += [("expected", show(failure.expected)), ("got", show(failure.got))]
+    table = "".join(
+        f'<tr style="background:none"><td style="text-align:left;vertical-align:top;white-space:nowrap">'
+        f"{html.escape(name)}</td>"
+        f'<td style="text-align:left"><code style="white-space:pre-wrap">{html.escape(text)}</code></td></tr>'
+        for name, text in rows
+    )
+    return (
+        f'<p style="margin:.5em 0"><b>{html.escape(result.criterion.title)}:</b> {html.escape(failure.message)}</p>'
+        f"<table><tbody>{table}</tbody></table>"
+        f"<p><b>Hint:</b> {html.escape(result.criterion.hint)}</p>"
+    )
+
+
+def _points(result: CheckResult) -> str:
+    full = result.criterion.points
+    return f"{full if result.status == 'passed' else 0} of {full}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,158 @@
+"""Reading what a learner handed in, and telling an untouched stub from an attempt."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_course.grading.locate import notebooks_dir
+from moe_course.grading.registry import EXERCISES, NOTEBOOKS, PART_OF
+
+
+class Unreadable(ValueError):
+    """A file that holds no gradable submission; the message says what a person can do."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A learner's file: the cells to run, in order, and the source of each exercise part it defines."""
+
+    path: Path
+    cells: tuple[str, ...]
+    definitions: dict[str, str]
+
+    @property
+    def exercises(self) -> tuple[str, ...]:
+        """The exercises that the file defines a part of, in the order of the course."""
+        present = {PART_OF[part].name for part in self.definitions}
+        return tuple(name for name in EXERCISES if name in present)
+
+    def untouched(self, exercise: str) -> bool:
+        """Whether every part of the exercise still is the released stub."""
+        mine = [part for part in EXERCISES[exercise].parts if part in self.definitions]
+        return all(is_stub(part, self.definitions[part]) for part in mine)
+
+
+def read(path: str | Path) -> Submission:
+    """Read a .py or .ipynb file. Raises Unreadable with a reason."""
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise Unreadable(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    if path.suffix == ".py":
+        return Submission(path, (text,), _definitions(text))
+    if path.suffix == ".ipynb":
+        return _notebook(path, text)
+    raise Unreadable(f"{path}: a submission is a .py or an .ipynb file")
+
+
+def _notebook(path: Path, text: str) -> Submission:
+    try:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        sources = [cell_source(cell) for cell in cells]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(f"{path}: not a Jupyter notebook ({type(error).__name__}: {error})") from None
+    known = _released_cells()
+    definitions: dict[str, str] = {}
+    run: list[str] = []
+    for cell, source in zip(cells, sources, strict=True):
+        marks = cell.get("metadata", {})
+        nbgrader = marks.get("nbgrader", {})
+        if nbgrader.get("grade"):
+            continue  # the check itself: the judge asks the questions in batch grading
+        found = _definitions(source) or _definition_by_id(nbgrader.get("grade_id"), source)
+        definitions |= found
+        if (
+            found
+            or nbgrader.get("solution")
+            or "setup" in marks.get("tags", ())
+            or source.strip() not in known
+        ):
+            run.append(source)
+    return Submission(path, tuple(run), definitions)
+
+
+def cell_source(cell: dict[str, Any]) -> str:
+    """The text of a notebook cell, which the format stores as a string or as a list of lines."""
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def _definition_by_id(grade_id: Any, source: str) -> dict[str, str]:
+    """A solution cell whose text does not parse still is an attempt at its exercise."""
+    return {grade_id: source} if grade_id in PART_OF else {}
+
+
+def _definitions(source: str) -> dict[str, str]:
+    """The exercise parts that a piece of code defines at its top level, each with its source."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        named = re.findall(r"^(?:def|class)\s+(\w+)", source, flags=re.MULTILINE)
+        return {name: source for name in named if name in PART_OF}
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            continue  # an imported answer is no attempt
+        else:
+            names = []
+        found |= {name: ast.get_source_segment(source, node) or "" for name in names if name in PART_OF}
+    return found
+
+
+def normalised(source: str, name: str) -> str | None:
+    """The definition of `name` without comments, layout and docstring; None where there is none."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner) is not None:
+                    inner.body = inner.body[1:] or [ast.Pass()]
+            return ast.dump(node)
+    return None
+
+
+def is_stub(name: str, source: str) -> bool:
+    """Whether `source` defines `name` just as the released notebook does."""
+    mine = normalised(source, name)
+    return mine is not None and mine == _stubs().get(name)
+
+
+@functools.cache
+def _released() -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = []
+    for notebook in NOTEBOOKS:
+        path = notebooks_dir() / notebook / f"{notebook}.ipynb"
+        if path.is_file():
+            cells += json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+@functools.cache
+def _stubs() -> dict[str, str | None]:
+    stubs: dict[str, str | None] = {}
+    for cell in _released():
+        for name, source in _definitions(cell_source(cell)).items():
+            stubs[name] = normalised(source, name)
+    return stubs
+
+
+@functools.cache
+def _released_cells() -> frozenset[str]:
+    return frozenset(cell_source(cell).strip() for cell in _released())

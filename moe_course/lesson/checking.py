@@ -1,0 +1,42 @@
+"""The notebook's `check`, which remembers, and `working`, which lets no unfinished exercise block the rest."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from moe_course.grading import live, report
+from moe_course.grading.registry import find
+from moe_course.lesson import workspace
+
+_passed: dict[str, Any] = {}  # the objects that passed their check in this session
+_told: set[str] = set()
+
+
+def check(*parts: Any) -> float:
+    """Check an exercise: prints its rubric, remembers the result, returns the score (nbgrader's points).
+
+    Pass the function or class you wrote; an exercise of two parts takes both: check(quantize, dequantize).
+    """
+    if live.DISABLED:
+        return 0.0
+    verdict = live.examine(*parts, namespace=sys._getframe(1).f_globals)
+    report.display(verdict)
+    if verdict.status == "passed":
+        _passed.update(zip(find(verdict.exercise).parts, parts, strict=True))
+    if verdict.status != "refused":
+        workspace.record(report.as_dict(verdict), live.sources(find(verdict.exercise).parts, parts))
+    return verdict.score
+
+
+def working(written: Callable[..., Any]) -> Callable[..., Any]:
+    """Your function once it has passed its check in this session; until then the library's, and it says so."""
+    name = written.__name__
+    if _passed.get(name) is written:
+        return written
+    if name not in _told:
+        _told.add(name)
+        print(f"({name}: the library's version stands in until yours passes its check)")
+    return getattr(importlib.import_module(find(name).library), name)

@@ -1,0 +1,216 @@
+"""The learner's own copy of the course: `moe-course start`, `status` and `reset`, and what a check records.
+
+work/NN_topic/NN_topic.ipynb      the learner's notebooks, never overwritten
+work/.moe-course/base/            each release as handed out: what the learner changed is the difference to it
+work/.moe-course/backups/         what `reset` took away
+work/.moe-course/progress.json    the last check: {exercise: {status, score, max_score, source_hash, when}}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe_course.grading.registry import NOTEBOOKS, Exercise, exercises_of, find
+from moe_course.grading.sources import Unreadable, normalised, read
+from moe_course.lesson import home
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+STATE = ".moe-course"
+_SIGNS = {"passed": "✓", "changed since it passed": "~"}
+_RELOAD = (
+    "If the notebook is open in Jupyter, reload it before you go on (File → Reload Notebook from Disk): "
+    "saving the open tab would write the old text over the new."
+)
+
+
+def start(notebooks: Path, work: Path) -> list[str]:
+    """Copy the released `notebooks` into `work`, or bring older copies up to date; returns what to say.
+
+    Nothing a learner wrote is lost: answers, edits and added cells move to the new notebook, and the old file
+    stays beside it.
+    """
+    return [line for released in sorted(notebooks.glob("*/*.ipynb")) for line in _hand_out(released, work)]
+
+
+def _hand_out(released: Path, work: Path) -> list[str]:
+    mine = work / released.parent.name / released.name
+    base = work / STATE / "base" / released.name
+    if not mine.exists():
+        for file in filter(Path.is_file, released.parent.iterdir()):
+            if not (mine.parent / file.name).exists():
+                _copy(file, mine.parent / file.name)
+        _copy(released, base)
+        return [f"{mine}: ready"]
+    if not base.exists():
+        _copy(released, base)
+        return [f"{mine}: kept as it is. For a fresh copy, move it away and start again."]
+    if base.read_bytes() == released.read_bytes():
+        return []
+    return _update(released, base, mine)
+
+
+def _update(released: Path, base: Path, mine: Path) -> list[str]:
+    from moe_course.lesson.merge import merge
+
+    try:
+        merged = merge(*(_read_notebook(path) for path in (base, released, mine)))
+    except ValueError as error:
+        return [
+            f"{error}; left alone. There is a new version: move this file away and start again to get it."
+        ]
+    before = _unused(mine.with_name(f"{mine.stem}.before-{datetime.now():%Y-%m-%d}.ipynb"))
+    # In this order, whatever an interruption leaves undone is done by the next start.
+    _copy(mine, before)
+    _write_notebook(mine, merged.notebook)
+    _copy(released, base)
+    return [
+        f"{mine}: new version, with {merged.answers} answer(s) and {merged.own_cells} cell(s) of yours in it",
+        f"  the file as it was: {before.name}",
+        *(f"  {note}" for note in merged.notes),
+        _RELOAD,
+    ]
+
+
+def reset(name: str, work: Path) -> list[str]:
+    """Put the stub of an exercise back into the learner's notebook and keep a copy of what was there.
+
+    A solution cell that was deleted comes back as well. Returns what to say. Raises ValueError for an unknown
+    exercise or a file that cannot be read.
+    """
+    from moe_course.lesson.merge import by_key, merge, recognise, same
+
+    exercise = find(name)
+    mine = work / exercise.notebook / f"{exercise.notebook}.ipynb"
+    released, notebook = _read_notebook(work / STATE / "base" / mine.name), _read_notebook(mine)
+    course = by_key(released)
+    if exercise.name not in recognise(notebook.cells, course, course):
+        notebook = merge(released, released, notebook).notebook
+    cell = notebook.cells[recognise(notebook.cells, course, course).index(exercise.name)]
+    stub = course[exercise.name]
+    stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    code = _unused(work / STATE / "backups" / f"{exercise.name}-{stamp}.py")
+    _copy(mine, _unused(code.with_name(f"{mine.stem}-{stamp}.ipynb")))
+    kept = f"{exercise.name} is the stub again in {mine}"
+    if not same(cell, stub):
+        _write(code, (cell.source.rstrip() + "\n").encode())
+        kept += f"; your code is kept in {code}"
+    cell.update(cell_type=stub.cell_type, source=stub.source, outputs=[], execution_count=None)
+    _write_notebook(mine, notebook)
+    progress = _progress(work)
+    if progress.pop(exercise.name, None):
+        home.write_json(work / STATE / "progress.json", progress)
+    return [kept, _RELOAD]
+
+
+def record(verdict: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Remember the outcome of a live check for `moe-course status`. Never mind if it cannot be written.
+
+    verdict: with exercise, status, score and max_score; sources: the source of each part that was checked.
+    Does nothing while nbgrader runs the notebook.
+    """
+    if "NBGRADER_EXECUTION" in os.environ:
+        return
+    entry = {key: verdict[key] for key in ("status", "score", "max_score")}
+    entry["source_hash"] = source_hash(sources)
+    entry["when"] = datetime.now().astimezone().isoformat(timespec="seconds")
+    with contextlib.suppress(OSError):
+        path = home.state_dir() / "progress.json"
+        home.write_json(path, {**home.read_json(path), verdict["exercise"]: entry})
+
+
+def source_hash(sources: Mapping[str, str]) -> str:
+    """A fingerprint of definitions (source by name) that comments, layout and docstrings do not change."""
+    text = [
+        f"{name}\0{normalised(source, name) or source.strip()}" for name, source in sorted(sources.items())
+    ]
+    return hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
+
+
+def status(work: Path) -> str:
+    """A table of what is passed and what is open, by notebook, and the exercise to do next."""
+    progress = _progress(work)
+    lines: list[str] = []
+    following = "Everything is passed."
+    for notebook in NOTEBOOKS:
+        path = work / notebook / f"{notebook}.ipynb"
+        rows = [(exercise, *_state(exercise, path, work, progress)) for exercise in exercises_of(notebook)]
+        passed = sum(state == "passed" for _, state, _ in rows)
+        lines.append(f"{notebook:<34}{f'{passed} of {len(rows)} passed' if rows else 'not graded'}")
+        for exercise, state, points in rows:
+            row = f"  {_SIGNS.get(state, '·')} {exercise.number:<5}{exercise.name:<25}{state:<31}{points}"
+            lines.append(row.rstrip())
+            if state != "passed" and following == "Everything is passed.":
+                following = f"Next: {exercise.number} {exercise.name} in {path}"
+    return "\n".join([*lines, "", following])
+
+
+def _state(exercise: Exercise, path: Path, work: Path, progress: dict[str, Any]) -> tuple[str, str]:
+    """The state of an exercise in words, and the points of its last check if that was about this code."""
+    try:
+        now = _definitions(path, exercise)
+        stub = _definitions(work / STATE / "base" / path.name, exercise)
+    except Unreadable:
+        return ("notebook unreadable" if path.exists() else "no notebook yet"), ""
+    entry = progress.get(exercise.name)
+    if not now or source_hash(now) == source_hash(stub):
+        return "open", ""
+    if entry is None:
+        return "written, not checked yet", ""
+    if entry["source_hash"] != source_hash(now):
+        return f"changed since {'it passed' if entry['status'] == 'passed' else 'its last check'}", ""
+    return entry["status"], f"{entry['score']:g} of {entry['max_score']:g}"
+
+
+def _definitions(path: Path, exercise: Exercise) -> dict[str, str]:
+    found = read(path).definitions
+    return {part: found[part] for part in exercise.parts if part in found}
+
+
+def _progress(work: Path) -> dict[str, Any]:
+    return home.read_json(work / STATE / "progress.json")
+
+
+def _read_notebook(path: Path) -> NotebookNode:
+    """A notebook of any 4.x format. Raises ValueError, naming the file, for anything else."""
+    import nbformat
+
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        _ = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; `moe-course start` makes it") from None
+    except Exception as error:  # nbformat has no common type for all that can be wrong with a file
+        raise ValueError(f"{path}: not a readable notebook ({str(error)[:100]})") from None
+    return notebook
+
+
+def _write_notebook(path: Path, notebook: NotebookNode) -> None:
+    import nbformat
+
+    _write(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write in one step: a reader, or a crash, meets the old file or the new one, never half of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(data)
+    os.replace(beside, path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    _write(target, source.read_bytes())
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3 … that does not exist."""
+    names = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(2, 1000))
+    return next(candidate for candidate in (path, *names) if not candidate.exists())

@@ -1,0 +1,32 @@
+"""nbgrader on this repository: every stock command works from the repository's root.
+
+nbgrader generate_assignment 02_topk_routing --force      solutions/ -> notebooks/
+nbgrader autograde 02_topk_routing                        submitted/ -> autograded/, gradebook.db
+nbgrader generate_feedback 02_topk_routing                autograded/ -> feedback/
+"""
+
+from pathlib import Path
+
+c = get_config()  # noqa: F821  (traitlets puts it there)
+
+c.CourseDirectory.root = str(Path(__file__).resolve().parent)
+c.CourseDirectory.course_id = "moe"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "notebooks"
+
+# What a learner sees in place of an answer.
+c.ClearSolutions.code_stub = {"python": "raise NotImplementedError  # your code here"}
+
+# A check takes seconds; what takes minutes hangs. An interrupted cell leaves the kernel to the next one.
+c.ExecutePreprocessor.timeout = 120
+c.ExecutePreprocessor.interrupt_on_timeout = True
+
+# nbgrader keeps the text between BEGIN and END HIDDEN TESTS out of the release, but not out of the feedback.
+c.GenerateFeedback.preprocessors = [
+    "nbgrader.preprocessors.GetGrades",
+    "nbgrader.preprocessors.ClearHiddenTests",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
+
+# A deleted check comes back before grading; without this it would wait for a manual grade for ever.
+c.OverwriteCells.add_missing_cells = True

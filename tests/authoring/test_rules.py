@@ -1,0 +1,206 @@
+"""The rules of a notebook: one notebook that keeps them all, and for each rule a change that breaks it."""
+
+import nbformat
+import pytest
+from synthetic import answer, check, code, text, write
+
+from moe_course.authoring.rules import release_problems, source_problems
+from moe_course.grading.registry import Exercise
+
+EXERCISES = (
+    Exercise("9.1", "09_topic", "moe_course.moe.router", ("pack",)),
+    Exercise("9.2", "09_topic", "moe_course.moe.router", ("fold", "unfold")),
+)
+POINTS = {"pack": 3.0, "fold": 5.0}
+CLOSING = "\n## Recap\n\n## What not to conclude\n\n## Going deeper\n\n## References"
+FIGURE = 'show(load_bars([1, 2]), alt="Two bars: the second is twice as high.")'
+
+
+def good_cells():
+    return [
+        text("title", "# A topic\n\nWhat is it? 20 minutes."),
+        code("setup", "from moe_course.viz import load_bars, show, use_style", tags=["setup"]),
+        text("header-pack", "### Exercise 9.1 · `pack` ★☆☆ 5 min"),
+        answer("pack"),
+        check("pack", 3),
+        text("help-pack", "<details><summary>A nudge</summary>" + "word " * 300 + "</details>"),
+        text("header-fold", "### Exercise 9.2 · `fold` ★★☆ 10 minutes"),
+        answer("fold"),
+        check("fold", 5, "check(fold, unfold)"),
+        text("help-fold", "<details><summary>A nudge</summary>Which axis?</details>"),
+        code("load-figure", FIGURE),
+        text("end", CLOSING),
+    ]
+
+
+def problems_of(tmp_path, cells):
+    path = write(tmp_path / "solutions/09_topic/09_topic.ipynb", *cells)
+    return [(problem.cell, problem.text) for problem in source_problems(path, EXERCISES, POINTS)]
+
+
+def test_a_good_notebook_has_no_problem(tmp_path):
+    assert problems_of(tmp_path, good_cells()) == []
+
+
+def put(cell_id, source):
+    """Replace the text of a cell."""
+
+    def change(cells):
+        next(cell for cell in cells if cell.id == cell_id).source = source
+
+    return change
+
+
+def mark(cell_id, **marks):
+    """Change a cell's nbgrader metadata."""
+
+    def change(cells):
+        next(cell for cell in cells if cell.id == cell_id).metadata.nbgrader.update(marks)
+
+    return change
+
+
+def rename(cell_id, to):
+    def change(cells):
+        next(cell for cell in cells if cell.id == cell_id).id = to
+
+    return change
+
+
+def insert(place, cell):
+    return lambda cells: cells.insert(place, cell)
+
+
+def drop(cell_id):
+    def change(cells):
+        cells[:] = [cell for cell in cells if cell.id != cell_id]
+
+    return change
+
+
+def more_code(cells):
+    cells.extend(code(f"long-{letter}", "x = 1\n" * 9) for letter in "abcdefg")
+
+
+def more_words(cells):
+    for cell in cells:
+        cell.source += " word" * 70 if cell.cell_type == "markdown" else ""
+
+
+def with_output(cells):
+    cells[1].execution_count = 1
+
+
+def untagged(cells):
+    cells[1].metadata.tags = []
+
+
+BREAKS = {
+    "random id": (rename("load-figure", "3f2a1b9c"), "3f2a1b9c", "not a readable name"),
+    "an id with capitals": (rename("load-figure", "Figure"), "Figure", "not a readable name"),
+    "id and grade_id": (rename("pack", "pack-it"), "pack-it", "differs from its grade_id pack"),
+    "execution count": (with_output, "setup", "execution count"),
+    "long cell": (put("load-figure", f"{FIGURE}\n" + "x = 1\n" * 35), "load-figure", "36 lines of code"),
+    "long median": (more_code, "", "median of its code"),
+    "wordy": (more_words, "", "median of its text"),
+    "pip": (put("load-figure", "!pip install torch"), "load-figure", "a shell command"),
+    "cd": (put("load-figure", "%cd work"), "load-figure", "an IPython magic"),
+    "download": (put("load-figure", "torch.hub.load('a', 'b')"), "load-figure", "a download"),
+    "machine path": (put("load-figure", "open('/home/ada/x')"), "load-figure", "one machine: /home/a"),
+    "no alt": (put("load-figure", "show(load_bars([1]))"), "load-figure", "without an alt text"),
+    "empty alt": (put("load-figure", 'show(load_bars([1]), alt=" ")'), "load-figure", "without an alt text"),
+    "drawn, not shown": (put("load-figure", "load_bars([1])"), "load-figure", "does not show"),
+    "drawn by hand": (put("load-figure", "fig, ax = plt.subplots()"), "load-figure", "does not show"),
+    "drawn through viz": (put("load-figure", "viz.load_bars([1])"), "load-figure", "does not show"),
+    "no Python": (put("load-figure", "x = ("), "load-figure", "is not Python"),
+    "no set-up": (untagged, "", "here 0 are"),
+    "late set-up": (insert(1, code("early")), "", "first code cell alone is tagged setup"),
+    "long set-up": (put("setup", "x = 1\n" * 13), "setup", "more than 12 lines"),
+    "no title": (put("title", "A topic? 20 min"), "", "does not open with a title"),
+    "no question": (put("title", "# A topic\n\n20 min"), "", "asks no question"),
+    "no minutes": (put("title", "# A topic?"), "", "how many minutes"),
+    "no section": (put("end", "## Recap\n\n## Going deeper\n\n## References"), "", "“What not to conclude”"),
+    "no check": (drop("check_fold"), "", "['pack', 'check_pack', 'fold']; they should be"),
+    "not a solution": (mark("pack", solution=False, locked=True), "pack", "not marked as a solution cell"),
+    "solution and grade": (mark("pack", grade=True), "pack", "not marked as a solution cell"),
+    "unlocked": (mark("check_pack", locked=False), "check_pack", "not marked as a locked grade cell"),
+    "far away": (insert(4, text("between")), "check_pack", "does not follow its exercise"),
+    "points": (mark("check_pack", points=4), "check_pack", "gives 4 points, its grader 3"),
+    "half a check": (put("check_fold", "check(fold)"), "check_fold", "is not check(fold, unfold) alone"),
+    "no end": (put("pack", "def pack(x):\n    ### BEGIN SOLUTION\n    return 1"), "pack", "do not pair up"),
+    "no markers": (put("pack", "def pack(x):\n    return 1"), "pack", "marks no answer"),
+    "answer elsewhere": (put("end", "BEGIN SOLUTION\nEND SOLUTION" + CLOSING), "end", "outside"),
+    "no stars": (put("header-pack", "### 9.1 `pack` 5 min"), "pack", "and stars above"),
+    "no exercise minutes": (put("header-pack", "### 9.1 `pack` ★"), "pack", "and minutes above"),
+    "wrong number": (put("header-fold", "### 9.3 `fold` ★ 5 min"), "fold", "no header with 9.2, fold"),
+    "no help": (put("help-pack", "Think."), "pack", "no folded help"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_each_rule_is_held(name, tmp_path):
+    change, cell, words = BREAKS[name]
+    cells = good_cells()
+    change(cells)
+    found = problems_of(tmp_path, cells)
+    assert any(where == cell and words in said for where, said in found), found
+    assert {where for where, _ in found} == {cell}, found
+
+
+def test_the_file_has_its_folders_name_and_nbformats_layout(tmp_path):
+    path = write(tmp_path / "solutions/09_topic/other.ipynb", *good_cells())
+    path.write_text(path.read_text() + "\n")
+    texts = [problem.text for problem in source_problems(path, EXERCISES, POINTS)]
+    assert any("09_topic.ipynb" in text for text in texts)
+    assert any("layout" in text for text in texts)
+
+
+@pytest.mark.filterwarnings("ignore:Non-unique cell id")
+def test_an_id_given_twice_is_found(tmp_path):
+    path = write(tmp_path / "solutions/09_topic/09_topic.ipynb", *good_cells())
+    path.write_text(path.read_text().replace('"id": "help-fold"', '"id": "help-pack"'))
+    texts = [problem.text for problem in source_problems(path, EXERCISES, POINTS)]
+    assert any("not a readable name" in text for text in texts), texts
+
+
+def test_an_ungraded_notebook_needs_no_closing_sections(tmp_path):
+    cells = [good_cells()[0], good_cells()[1]]
+    path = write(tmp_path / "solutions/09_topic/09_topic.ipynb", *cells)
+    assert source_problems(path, (), {}) == []
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A release and its source."""
+    stub = answer("pack")
+    stub.source = "def pack(x):\n    raise NotImplementedError"
+    source = write(tmp_path / "solutions/09_topic/09_topic.ipynb", text("title"), answer("pack"))
+    return write(tmp_path / "notebooks/09_topic/09_topic.ipynb", text("title"), stub), source
+
+
+def test_a_clean_release_has_no_problem(pair):
+    assert release_problems(*pair) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "source", "words"),
+    [
+        (1, "def pack(x):\n    ### BEGIN SOLUTION", "a marker"),
+        (0, "Try `return x + 1  # a long enough line of an answer`.", "a line of an answer"),
+    ],
+)
+def test_a_leak_is_found(pair, cell, source, words):
+    released = nbformat.read(pair[0], as_version=4)
+    released.cells[cell].source = source
+    nbformat.write(released, pair[0])
+    assert [words in problem.text for problem in release_problems(*pair)] == [True]
+
+
+def test_lost_cells_and_outputs_are_found(pair):
+    released = nbformat.read(pair[0], as_version=4)
+    released.cells[1].execution_count = 4
+    del released.cells[0]
+    nbformat.write(released, pair[0])
+    texts = [str(problem) for problem in release_problems(*pair)]
+    assert texts[0] == "notebooks/09_topic/09_topic.ipynb: its cells are not those of its source"
+    assert texts[1].startswith("notebooks/09_topic/09_topic.ipynb: cell pack: has outputs")

@@ -1,0 +1,75 @@
+"""Run graders directly: `pytest tests/graders --submission FILE [--seed N]`.
+
+Without --submission they grade the reference solutions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moe_course.grading.judge import seeded
+from moe_course.grading.locate import notebooks_dir
+from moe_course.grading.sources import read
+from moe_course.grading.subject import SubjectLost, WorkerSubject
+
+
+def pytest_addoption(parser):
+    parser.addoption("--submission", type=Path, help="the .py or .ipynb file to grade")
+    parser.addoption("--seed", type=int, default=0, help="seed of the graders' random numbers (default 0)")
+
+
+@pytest.fixture(scope="module")
+def submission(request):
+    chosen = request.config.getoption("submission", None)
+    notebook = request.module.__name__.rpartition("test_")[2]
+    return read(chosen or notebooks_dir().parent / "solutions" / notebook / f"{notebook}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def worker(submission):
+    with WorkerSubject(submission.cells) as subject:
+        yield subject
+
+
+@pytest.fixture
+def subject(request, submission, worker):
+    name = request.cls.exercise.name
+    if name not in submission.exercises:
+        pytest.skip(f"{submission.path.name} does not define {name}")
+    points = request.function.criterion.points
+    request.node.user_properties.append(("points", (name, points)))
+    if submission.untouched(name):
+        pytest.fail("not attempted", pytrace=False)
+    return worker
+
+
+@pytest.fixture
+def rng(request):
+    name = request.function.__name__.removeprefix("test_")
+    return seeded(request.config.getoption("seed", 0), request.cls.exercise.name, name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A lost worker fails the criterion in one line; a traceback through the grader would help nobody."""
+    try:
+        return (yield)
+    except SubjectLost as lost:
+        pytest.fail(f"{lost.status}: {lost.reason}", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The score of each exercise, as `moe-course check` gives it."""
+    scores: dict[str, list[int]] = {}
+    for category in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(category):
+            for exercise, points in [value for key, value in report.user_properties if key == "points"]:
+                score = scores.setdefault(exercise, [0, 0])
+                score[0] += points if report.passed else 0
+                score[1] += points
+    if scores:
+        terminalreporter.section("points")
+    for exercise, (score, full) in scores.items():
+        terminalreporter.line(f"{exercise}: {score} of {full}")

@@ -1,0 +1,174 @@
+"""The worker process and the live kernel reach the same verdicts, and a lost worker costs its exercise only."""
+
+import os
+import textwrap
+
+import pytest
+import torch
+from graders.probes import call, vjp
+
+from moe_course.grading.batch import grade_submission
+from moe_course.grading.judge import grade
+from moe_course.grading.sources import read
+from moe_course.grading.subject import LiveSubject, ProbeFailed, SubjectLost, WorkerSubject
+from moe_course.grading.worker import run_cells
+
+MIXED = textwrap.dedent(
+    """
+    import torch
+    import torch.nn.functional as F
+    print("noise on stdout that must not reach the judge")
+
+    def swiglu_ffn(x_TD, w_gate_DF, w_up_DF, w_down_FD):
+        return (F.silu(x_TD @ w_up_DF) * (x_TD @ w_gate_DF)) @ w_down_FD
+
+    def ffn_params(d_model, d_ff):
+        return 3 * d_model * d_ff
+
+    def ffn_flops(num_tokens, d_model, d_ff):
+        raise RuntimeError("lost my way")
+
+    def moe_ffn_params(d_model, d_ff, num_experts, top_k, num_shared=0):
+        quit()
+
+    def active_matched_d_ff(d_ff_dense, top_k, num_shared=0):
+        return torch.tensor(d_ff_dense // (top_k + num_shared))
+    """
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="mine.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return read(path)
+
+    return write
+
+
+def outline(verdict):
+    return verdict.status, verdict.score, [(r.criterion.name, r.status, r.message) for r in verdict.checks]
+
+
+def test_live_and_worker_agree(write):
+    submission = write(MIXED)
+    namespace, _ = run_cells(list(submission.cells))
+    live = [grade(name, LiveSubject(namespace), seed=5) for name in submission.exercises]
+    worker = grade_submission(submission, submission.exercises, seed=5)
+    assert [outline(v) for v in live] == [outline(v) for v in worker]
+    assert [v.diagnosis for v in live] == [v.diagnosis for v in worker]
+    assert {v.exercise: v.status for v in live} == {
+        "swiglu_ffn": "failed",
+        "ffn_params": "passed",
+        "ffn_flops": "failed",
+        "moe_ffn_params": "failed",
+        "active_matched_d_ff": "failed",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("os._exit(3)", "crashed"), ("os.kill(os.getpid(), 11)", "crashed"), ("while True: pass", "timed out")],
+)
+def test_a_lost_worker_costs_its_own_exercise_only(write, body, status):
+    submission = write(f"""
+        import os
+        def ffn_params(d_model, d_ff):
+            {body}
+        def ffn_flops(num_tokens, d_model, d_ff):
+            return 6 * num_tokens * d_model * d_ff
+    """)
+    with WorkerSubject(submission.cells, seconds=2) as worker:
+        lost, fine = (grade(name, worker, seed=1) for name in submission.exercises)
+    assert (lost.status, lost.score) == (status, 0)
+    assert lost.reason
+    assert fine.status == "passed"
+
+
+def test_cells_that_never_end_are_stopped(write):
+    submission = write("while True: pass\ndef ffn_params(d_model, d_ff): return 0")
+    worker = WorkerSubject(submission.cells, start_seconds=8)
+    with worker, pytest.raises(SubjectLost, match="no answer within 8 seconds"):
+        worker.run(call, "ffn_params", 1, 2)
+
+
+def test_no_process_outlives_its_worker(write):
+    submission = write("def ffn_params(d_model, d_ff):\n    import os\n    return os.getpid()")
+    with WorkerSubject(submission.cells) as worker:
+        pid = worker.run(call, "ffn_params", 1, 2).value
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_cells_in_order_and_errors_reported_not_fatal():
+    cells = [
+        "a = 1",
+        "%matplotlib inline",
+        "b = a + missing",
+        "!ls",
+        "c = a + 1",
+        "d = (",
+        "get_ipython().magic('x')",
+    ]
+    namespace, errors = run_cells(cells)
+    assert namespace["c"] == 2
+    assert [error and error.type_name for error in errors] == [
+        None,
+        None,
+        "NameError",
+        None,
+        None,
+        "SyntaxError",
+        None,
+    ]
+
+
+def test_worker_reports_cell_errors(write):
+    with WorkerSubject(["x = 1 / 0", "y = 2"]) as worker:
+        worker.start()
+        assert [error and error.type_name for error in worker.cell_errors] == ["ZeroDivisionError", None]
+
+
+def test_only_probes_run_in_the_worker():
+    with WorkerSubject(["x = 1"]) as worker, pytest.raises(ProbeFailed, match="is no probe"):
+        worker.run(os.getcwd)
+
+
+def test_a_submission_does_not_see_that_nbgrader_runs(monkeypatch, write):
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    submission = write(
+        "def ffn_params(d_model, d_ff):\n    import os\n    return 'NBGRADER_EXECUTION' in os.environ"
+    )
+    with WorkerSubject(submission.cells) as worker:
+        assert worker.run(call, "ffn_params", 1, 2).value is False
+
+
+def test_call_reports_what_happened():
+    def half_edit(x, n):
+        x += 1
+        return x * n, n
+
+    subject = LiveSubject({"f": half_edit, "g": lambda: 1 / 0})
+    out = subject.run(call, "f", torch.zeros(2), 3)
+    assert torch.equal(out.value[0], torch.full((2,), 3.0))
+    assert out.value[1] == 3
+    assert torch.equal(out.inputs[0], torch.ones(2))
+    assert subject.run(call, "g").error.type_name == "ZeroDivisionError"
+    assert subject.run(call, "missing").error.type_name == "KeyError"
+
+
+def test_the_graders_own_tensors_are_never_edited():
+    mine = torch.zeros(2)
+    LiveSubject({"f": lambda x: x.add_(1)}).run(call, "f", mine)
+    assert mine.sum() == 0
+
+
+def test_vjp_keeps_none_apart_from_zero():
+    subject = LiveSubject({"f": lambda a, b, c: (a * 2 + b.detach() * 0, c * 0)})
+    args = (torch.ones(2), torch.ones(2), torch.ones(2))
+    _, (da, db, dc) = subject.run(vjp, "f", args, (torch.ones(2), torch.ones(2)), wrt=(0, 1, 2)).value
+    assert torch.equal(da, torch.full((2,), 2.0))
+    assert db is None
+    assert torch.equal(dc, torch.zeros(2))

@@ -1,0 +1,114 @@
+"""The graders themselves are tested: every misconception is rejected by the criterion it names, every
+alternative and the library's own answer is accepted, with every seed of this session."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from moe_course.grading.catalogue import Entry, entries, record
+from moe_course.grading.diagnosis import behaviour, diagnose, same
+from moe_course.grading.judge import grade
+from moe_course.grading.locate import graders_dir
+from moe_course.grading.registry import EXERCISES, NOTEBOOKS
+from moe_course.grading.rubric import criteria, grader_of
+from moe_course.grading.subject import LiveSubject
+
+TESTS = Path(__file__).parent.parent
+
+
+def all_entries(kind: str) -> list[Entry]:
+    return [entry for name in EXERCISES for entry in entries(TESTS / kind, name)]
+
+
+def subject_of(entry: Entry) -> LiveSubject:
+    return LiveSubject({entry.exercise: entry.written})
+
+
+def title(entry: Entry) -> str:
+    return f"{entry.exercise}-{entry.name}"
+
+
+@pytest.mark.parametrize("entry", all_entries("misconceptions"), ids=title)
+def test_misconception_is_rejected_by_the_criterion_it_names(entry, grader_seeds):
+    assert entry.caught_by in {line.name for line in criteria(grader_of(entry.exercise))}
+    for seed in grader_seeds:
+        verdict = grade(entry.exercise, subject_of(entry), seed)
+        failed = [result.criterion.name for result in verdict.checks if result.status == "failed"]
+        assert entry.caught_by in failed, f"seed {seed}: failed {failed}"
+
+
+@pytest.mark.parametrize("entry", all_entries("misconceptions"), ids=title)
+def test_misconception_is_named(entry):
+    """Diagnosis gives its name, or the name of one that behaves alike on the fixed probes."""
+    found = diagnose(entry.exercise, subject_of(entry))
+    if found is None:
+        pytest.fail(f"{entry.name} is not diagnosed: is graders/recorded up to date?")
+    assert found.name == entry.name
+
+
+@pytest.mark.parametrize("entry", all_entries("misconceptions"), ids=title)
+def test_misconception_asks_a_question(entry):
+    assert entry.question.endswith("?") or "?" in entry.question
+    assert len(entry.question) > 15
+
+
+@pytest.mark.parametrize("entry", all_entries("alternatives"), ids=title)
+def test_alternative_is_accepted(entry, grader_seeds):
+    for seed in grader_seeds:
+        verdict = grade(entry.exercise, subject_of(entry), seed)
+        assert verdict.status == "passed", f"seed {seed}: {[r.message for r in verdict.checks if r.failure]}"
+
+
+def library_version(name: str) -> LiveSubject:
+    exercise = EXERCISES[name]
+    module = importlib.import_module(exercise.library)
+    return LiveSubject({part: getattr(module, part) for part in exercise.parts})
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_library_is_accepted(name, grader_seeds):
+    for seed in grader_seeds:
+        verdict = grade(name, library_version(name), seed)
+        assert verdict.status == "passed", f"seed {seed}: {[r.message for r in verdict.checks if r.failure]}"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_right_answers_are_never_diagnosed(name):
+    assert diagnose(name, library_version(name)) is None
+    right = behaviour(name, library_version(name))
+    for entry in entries(TESTS / "alternatives", name):
+        assert same(behaviour(name, subject_of(entry)), right)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_catalogue_is_large_enough(name):
+    assert len(entries(TESTS / "misconceptions", name)) >= 3
+    assert len(entries(TESTS / "alternatives", name)) >= 2
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_criterion_catches_a_misconception(name):
+    """A criterion that no misconception needs is either idle or lacks its misconception."""
+    needed = {entry.caught_by for entry in entries(TESTS / "misconceptions", name)}
+    assert {line.name for line in criteria(grader_of(name))} - needed <= {"shape_and_dtype"}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS[1:])
+def test_recorded_behaviour_is_fresh(notebook):
+    """`moe-course record` writes these files."""
+    path = graders_dir() / "recorded" / f"{notebook}.json"
+    assert path.read_text(encoding="utf-8") == record(TESTS / "misconceptions", notebook)
+
+
+JUNK = (None, 3, 2.5, "text", (), (1,), (None, None), [[1, 2], [3]], {"a": 1}, object(), float("nan"), True)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_junk_scores_nothing_and_raises_nothing(name):
+    for junk in JUNK:
+        verdict = grade(name, LiveSubject({name: lambda *args, _junk=junk, **kwargs: _junk}), seed=1)
+        assert verdict.status == "failed", junk
+        assert verdict.score == 0, junk

@@ -1,0 +1,186 @@
+import json
+import math
+import struct
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_course.config import PRESETS
+from moe_course.grading.protocol import (
+    MAX_TENSOR_BYTES,
+    Opaque,
+    Outcome,
+    ProtocolError,
+    Raised,
+    decode,
+    encode,
+    plain,
+    raised,
+)
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.sampled_from([Opaque("a.b"), Raised("E", ("E", "Exception"), "why"), PRESETS["mixtral-8x7b"]])
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def with_types(value):
+    """A value with the types of its parts, because 1 == 1.0 == True."""
+    if isinstance(value, list | tuple):
+        return type(value), [with_types(item) for item in value]
+    if isinstance(value, dict):
+        return dict, {key: with_types(item) for key, item in value.items()}
+    return type(value), value
+
+
+@given(values)
+@settings(max_examples=200, deadline=None)
+def test_plain_values_survive(value):
+    assert with_types(decode(encode(plain(value)))) == with_types(value)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -0.0, 5e-324])
+def test_odd_floats_survive(number):
+    assert decode(encode(number)).hex() == number.hex()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randn(2, 3),
+        torch.randn(3, 2).T,
+        torch.randn(2, 3, 4).permute(2, 0, 1),
+        torch.randn(4, 6)[:, ::2],
+        torch.ones(1).expand(3, 2),
+        torch.tensor(3),
+        torch.empty(0, 4),
+        torch.tensor([True, False]),
+        torch.randn(3).bfloat16(),
+        torch.tensor([[2**62, -1]]),
+        torch.tensor([math.nan, math.inf]),
+        torch.randn(3, dtype=torch.float64),
+    ],
+    ids=lambda t: f"{t.dtype}{tuple(t.shape)}{t.stride()}",
+)
+def test_tensors_survive(tensor):
+    back = decode(encode(tensor))
+    assert back.dtype == tensor.dtype
+    torch.testing.assert_close(back, tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def test_strided_inputs_arrive_strided():
+    assert not decode(encode(plain(torch.randn(4, 3).T))).is_contiguous()
+
+
+def test_decoded_tensors_are_independent_and_writable():
+    tensor = torch.zeros(3)
+    one, two = decode(encode([tensor, tensor]))
+    one += 1
+    assert two.sum() == 0
+    assert tensor.sum() == 0
+
+
+class Sly(int):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = int.__hash__
+
+
+class SlyTensor(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Sly(3), object(), print, torch.randn(2).as_subclass(SlyTensor), torch.empty(2, device="meta"), {1, 2}],
+)
+def test_anything_else_is_opaque(value):
+    assert type(plain(value)) is Opaque
+    assert type(plain([value])[0]) is Opaque
+
+
+def test_a_lookalike_of_a_registered_dataclass_is_opaque():
+    lookalike = type("Outcome", (), {"value": 1})
+    assert type(plain(lookalike())) is Opaque
+
+
+def test_a_cycle_ends():
+    loop = []
+    loop.append(loop)
+    decode(encode(plain(loop)))
+
+
+def test_hostile_exception_is_described():
+    class Nasty(ValueError):
+        def __str__(self):
+            raise SystemExit
+
+    described = raised(Nasty())
+    assert described.type_name == "Nasty"
+    assert "ValueError" in described.bases
+
+
+def frame(header, body=b""):
+    text = json.dumps(header).encode()
+    return struct.pack(">QQ", len(text), len(body)) + text + body
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\0" * 15,
+        struct.pack(">QQ", 1 << 40, 0),
+        struct.pack(">QQ", 2, MAX_TENSOR_BYTES + 1) + b"{}",
+        frame({"value": 1, "tensors": []})[:-1],
+        frame({"value": {"t": 0}, "tensors": []}),
+        frame({"value": {"t": 0}, "tensors": [["float32", [2], [1]]]}, b"1234"),
+        frame({"value": None, "tensors": []}, b"1234"),
+        frame({"value": None, "tensors": [["float32", [2, 2], [100, 1]]]}, b"0" * 16),
+        frame({"value": None, "tensors": [["float32", [-1], [1]]]}),
+        frame({"value": None, "tensors": [["complex64", [1], [1]]]}, b"0" * 8),
+        frame({"value": {"c": ["Popen", {}]}, "tensors": []}),
+        frame({"value": {"c": ["ModelConfig", {"d_model": {"i": "0x1"}}]}, "tensors": []}),
+        frame({"value": {"x": 1}, "tensors": []}),
+        frame({"value": {"i": "0x1", "f": "0x1p0"}, "tensors": []}),
+        frame({"tensors": []}),
+        frame([1, 2]),
+        struct.pack(">QQ", 4, 0) + b"\xff\xfe{}",
+        frame({"value": {"l": []}, "tensors": []}).replace(b'{"l": []}', b'{"l": ' * 5 + b"[]" + b"}" * 4),
+    ],
+)
+def test_malformed_frames_are_refused(bad):
+    with pytest.raises(ProtocolError):
+        decode(bad)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_noise_is_refused_or_decoded_but_never_escapes(noise):
+    body = struct.pack(">QQ", len(noise), 0) + noise
+    for attempt in (noise, body):
+        with pytest.raises(ProtocolError):
+            decode(attempt)
+
+
+def test_outcome_crosses_whole():
+    out = Outcome(value=(torch.ones(2), 3), requires_grad=(True,), inputs=(1.5,), error=None)
+    back = decode(encode(plain(out)))
+    assert back.requires_grad == (True,)
+    assert torch.equal(back.value[0], torch.ones(2))
