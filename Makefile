@@ -21,6 +21,7 @@ help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## Create .venv and install the pinned packages (the others do this by themselves)
+	@echo "$(BIN)/moe-course is ready."
 
 lab: $(READY) ## Open the course in JupyterLab, in your own copy of the notebooks (work/)
 	@$(BIN)/moe-course lab $(ARGS)
@@ -38,14 +39,15 @@ format: $(READY) ## Format the code and repair what the linter can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 # Written last, so an interrupted installation is never taken for a finished one. It holds the checkout's path: scripts
-# in a .venv name their interpreter by its full path, so after a move everything is set up anew.
-ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+# in a .venv name their interpreter by its full path, so after a move everything is set up anew; likewise when the Python
+# it was made with is gone.
+ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "The course needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "The course needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
 		echo "Install one (python.org, or: apt install python3.11 python3.11-venv), then: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; \
 		exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,9 +42,12 @@ def _params(args: argparse.Namespace) -> int:
 
 def _release(args: argparse.Namespace) -> int:
     from moe_course import launch
+    from moe_course.authoring import recordings
     from moe_course.authoring.release import release
 
-    return 0 if release(launch.checkout(), check=args.check) else 1
+    root = launch.checkout()
+    fresh = [recordings.update(root, check=args.check), release(root, check=args.check)]
+    return 0 if all(fresh) else 1
 
 
 def _lab(args: argparse.Namespace) -> int:
@@ -165,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command("quality", _quality, "formatting, lint, types, freshness of what is generated, quick tests")
 
-    release = command("release", _release, "bring notebooks/ up to date with solutions/")
+    release = command("release", _release, "bring notebooks/ and recorded misconceptions up to date")
     release.add_argument(
         "--check", action="store_true", help="only say what is stale; exit code 1 if anything"
     )
@@ -175,11 +179,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. A ValueError is the user's: one line, no traceback."""
     parser = build_parser()
-    args, args.extra = parser.parse_known_args(argv)
-    if args.extra and args.command not in ("lab", "test"):
-        parser.error(f"unrecognized arguments: {' '.join(args.extra)}")
+    args, extra = parser.parse_known_args(argv)
+    args.extra = extra
+    if extra and args.command not in ("lab", "test"):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `moe-course params X | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except ValueError as error:
         print(f"moe-course: {error}", file=sys.stderr)
         return 2

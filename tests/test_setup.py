@@ -1,4 +1,4 @@
-"""Set-up and packaging: the files that say what is installed agree; `make` takes no broken .venv for a good one."""
+"""Set-up and packaging: the files that say what is installed agree; a broken .venv is never taken for good."""
 
 import ast
 import importlib.metadata
@@ -197,6 +197,13 @@ def test_a_moved_checkout_is_set_up_anew(fresh):
     assert fresh(moved)[1] == 1
     assert not (moved / ".venv" / "left-over").exists()
     assert fresh(moved)[1] == 0
+
+
+def test_a_python_that_is_gone_is_replaced(fresh):
+    fresh()
+    (fresh.checkout / ".venv" / "bin" / "python").unlink()
+    assert fresh()[1] == 1
+    assert fresh()[1] == 0
 
 
 @pytest.mark.parametrize(

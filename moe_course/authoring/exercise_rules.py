@@ -14,30 +14,46 @@ TELLING = 25  # characters from which on a line of an answer gives it away
 
 
 def cells(notebook: NotebookNode, exercises: Sequence[Exercise], points: Mapping[str, float]) -> Found:
-    """Each exercise has one solution cell and, directly behind it, a check worth its grader's points."""
-    marked = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
-    found = [cell.metadata.nbgrader.get("grade_id") for cell in marked]
-    expected = [grade_id for one in exercises for grade_id in (one.name, f"check_{one.name}")]
-    if found != expected:
-        yield "", f"its nbgrader cells are {found}; they should be {expected}"
-        return
-    for exercise, solution, check in zip(exercises, marked[::2], marked[1::2], strict=True):
-        call, full = f"check({', '.join(exercise.parts)})", points[exercise.name]
-        if _roles(solution) != {"solution"}:
-            yield solution.id, "is not marked as a solution cell, and only that"
+    """Each exercise has one solution cell and, directly behind it, a check worth its grader's points.
+
+    The check of an exercise that is not graded is a cell like any other.
+    """
+    marked = {grade_id: i for i, cell in enumerate(notebook.cells) if (grade_id := _grade_id(cell))}
+    expected = {one.name for one in exercises} | {f"check_{one.name}" for one in exercises if one.graded}
+    for missing in sorted(expected - marked.keys()):
+        yield "", f"has no nbgrader cell {missing}"
+    for unknown in sorted(marked.keys() - expected):
+        yield unknown, "is an nbgrader cell of no exercise of this notebook"
+    for exercise in exercises:
+        if exercise.name in marked:
+            place = marked[exercise.name]
+            yield from _pair(notebook.cells[place], notebook.cells[place + 1 : place + 2], exercise, points)
+    yield from _markers(notebook, {exercise.name for exercise in exercises})
+
+
+def _pair(
+    solution: NotebookNode, following: list[NotebookNode], exercise: Exercise, points: Mapping[str, float]
+) -> Found:
+    """The solution cell of an exercise and the cell behind it, its check."""
+    call = f"check({', '.join(exercise.parts)})"
+    if _roles(solution) != {"solution"}:
+        yield solution.id, "is not marked as a solution cell, and only that"
+    if not following or following[0].source != call:
+        yield solution.id, f"is not followed by a cell with {call} alone"
+    elif exercise.graded:
+        check, full = following[0], points[exercise.name]
         if _roles(check) != {"grade", "locked"}:
             yield check.id, "is not marked as a locked grade cell, and only that"
-        if notebook.cells.index(check) != notebook.cells.index(solution) + 1:
-            yield check.id, "does not follow its exercise directly"
-        if check.metadata.nbgrader.get("points") != full:
-            yield check.id, f"gives {check.metadata.nbgrader.get('points')} points, its grader {full}"
-        if check.source != call:
-            yield check.id, f"is not {call} alone"
-    yield from _markers(notebook, {cell.id for cell in marked[::2]})
+        elif check.metadata.nbgrader.points != full:
+            yield check.id, f"gives {check.metadata.nbgrader.points} points, its grader {full}"
+
+
+def _grade_id(cell: NotebookNode) -> str | None:
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
 
 
 def _roles(cell: NotebookNode) -> set[str]:
-    marks = cell.metadata.nbgrader
+    marks = cell.metadata.get("nbgrader", {})
     return {role for role in ("grade", "solution", "locked", "task") if marks.get(role)}
 
 
@@ -53,35 +69,32 @@ def _markers(notebook: NotebookNode, solutions: set[str]) -> Found:
 
 
 def surroundings(notebook: NotebookNode, exercises: Sequence[Exercise]) -> Found:
-    """Above each exercise a header with number, name, stars and minutes; near it, folded help."""
+    """Above each exercise a header with number, name, stars and minutes; between it and the next heading, help."""
     ids = [cell.id for cell in notebook.cells]
     for exercise in exercises:
         if exercise.name not in ids:
             continue
-        texts = _belonging(notebook, ids.index(exercise.name))
-        header = next((text for text in texts if _heads(text, exercise)), "")
+        place = ids.index(exercise.name)
+        headers = [i for i, cell in enumerate(notebook.cells[:place]) if _heads(cell, exercise)]
+        if not headers:
+            yield exercise.name, f"no header with {exercise.number} and {exercise.name} above it"
+            continue
         for what, pattern in {"stars": "[★⭐]", "minutes": r"\d\s*min"}.items():
-            if not re.search(pattern, header):
-                yield exercise.name, f"no header with {exercise.number}, {exercise.name} and {what} above it"
-        if not any("<details" in text for text in texts):
+            if not re.search(pattern, notebook.cells[headers[-1]].source):
+                yield exercise.name, f"its header does not say its {what}"
+        behind = [i for i in range(place, len(ids)) if _is_heading(notebook.cells[i])]
+        near = notebook.cells[headers[-1] : behind[0] if behind else None]
+        if not any("<details" in cell.source for cell in near):
             yield exercise.name, "no folded help (<details>) near it"
 
 
-def _heads(text: str, exercise: Exercise) -> bool:
+def _heads(cell: NotebookNode, exercise: Exercise) -> bool:
     number, name = re.escape(exercise.number), re.escape(exercise.name)
-    return bool(re.search(rf"^#+ (?=.*\b{number}\b)(?=.*\b{name}\b)", text, flags=re.MULTILINE))
+    return bool(re.search(rf"^#+ (?=.*\b{number}\b)(?=.*\b{name}\b)", cell.source, flags=re.MULTILINE))
 
 
-def _belonging(notebook: NotebookNode, place: int) -> list[str]:
-    """The text cells around the solution cell at `place`: back to the last check, on to the next heading."""
-    checks = [i for i, cell in enumerate(notebook.cells[:place]) if cell.id.startswith("check_")]
-    before = notebook.cells[checks[-1] if checks else 0 : place]
-    after = notebook.cells[place + 1 :]
-    headings = [
-        i for i, cell in enumerate(after) if cell.cell_type == "markdown" and "\n#" in "\n" + cell.source
-    ]
-    near = before + after[: headings[0] if headings else None]
-    return [cell.source for cell in near if cell.cell_type == "markdown"]
+def _is_heading(cell: NotebookNode) -> bool:
+    return cell.cell_type == "markdown" and bool(re.search(r"^#+ ", cell.source, flags=re.MULTILINE))
 
 
 def leaks(released: NotebookNode, authored: NotebookNode) -> Found:

@@ -7,6 +7,7 @@ rules about exercises are in `exercise_rules`.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,6 @@ _BANNED = {
     ),
 }
 _MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|Users|tmp|root|opt|work|mnt|content)/\w|[A-Z]:\\Users")
-_NO_FIGURE = {"show", "use_style", "expert_color"}  # the names of moe_course.viz that draw nothing
 
 
 class Problem(NamedTuple):
@@ -83,7 +83,7 @@ def source_problems(path: Path, exercises: Sequence[Exercise], points: Mapping[s
         *_nothing_foreign(notebook),
         *_figures(notebook),
         *_frame(notebook),
-        *(_sections(notebook) if exercises else ()),
+        *(_sections(notebook) if any(exercise.graded for exercise in exercises) else ()),
         *exercise_rules.cells(notebook, exercises, points),
         *exercise_rules.surroundings(notebook, exercises),
     )
@@ -161,30 +161,30 @@ def _nothing_foreign(notebook: NotebookNode) -> Found:
 
 def _figures(notebook: NotebookNode) -> Found:
     """Whoever draws also shows, and whoever shows says in words what there is to see."""
-    drawing = {"subplots", "figure", "plot"}
     for cell in code_cells(notebook):
         try:
-            nodes = list(ast.walk(ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE))))
+            tree = ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE))
         except SyntaxError as error:
             yield cell.id, f"is not Python ({error.msg}, line {error.lineno})"
             continue
-        for node in nodes:
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("moe_course.viz"):
-                drawing |= {alias.asname or alias.name for alias in node.names} - _NO_FIGURE
-        calls = [node for node in nodes if isinstance(node, ast.Call)]
-        shows = [call for call in calls if _called(call) == "show"]
+        calls = [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        shows = [call for name, call in calls if name in ("show", "viz.show")]
         if not all(_has_alt(call) for call in shows):
             yield cell.id, "show() without an alt text"
-        if not shows and any(_called(call) in drawing or _of_viz(call) for call in calls):
+        if not shows and any(name.split(".")[-1] in figure_functions() for name, _ in calls):
             yield cell.id, "draws a figure but does not show(fig, alt=...) it"
 
 
-def _called(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-
-
-def _of_viz(call: ast.Call) -> bool:
-    return ast.unparse(call.func).startswith("viz.") and _called(call) not in _NO_FIGURE
+@functools.cache
+def figure_functions() -> frozenset[str]:
+    """What makes a figure: the functions of moe_course.viz that return a Figure, and matplotlib's own."""
+    sources = (Path(__file__).parent.parent / "viz").glob("*.py")
+    functions = (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return frozenset({"subplots", "figure", "plot"}) | {
+        node.name
+        for node in functions
+        if isinstance(node, ast.FunctionDef) and node.returns and "Figure" in ast.unparse(node.returns)
+    }
 
 
 def _has_alt(call: ast.Call) -> bool:
@@ -205,8 +205,8 @@ def _frame(notebook: NotebookNode) -> Found:
         yield "", "does not open with a title"
     if "?" not in opening:
         yield "", "asks no question before the set-up cell"
-    if not re.search(r"\d\s*min", opening):
-        yield "", "does not say before the set-up cell how many minutes it takes"
+    if not re.search(r"\d\s*(min|hour)", opening):
+        yield "", "does not say before the set-up cell how long it takes"
 
 
 def _sections(notebook: NotebookNode) -> Found:

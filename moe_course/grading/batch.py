@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
 from moe_course.grading.judge import Verdict, grade, without_running
-from moe_course.grading.registry import find
+from moe_course.grading.registry import EXERCISES, find
+from moe_course.grading.sandbox import Limits, masked_modules
 from moe_course.grading.sources import Submission, read
 from moe_course.grading.subject import SubjectLost, WorkerSubject
 
 
-def grade_submission(submission: Submission, names: Sequence[str], seed: int) -> list[Verdict]:
-    """The verdict on each named exercise of a submission, in a worker process of its own."""
-    with WorkerSubject(submission.cells) as worker:
-        return [_grade_one(submission, name, worker, seed) for name in names]
+def grade_submission(
+    submission: Submission, names: Sequence[str], seed: int, limits: Limits | None = None
+) -> list[Verdict]:
+    """The verdict on each named exercise of a submission, in a worker process of its own for each notebook.
+
+    With `limits` the worker is sandboxed. While a notebook's exercises are judged, the library modules that answer
+    them are masked.
+    """
+    verdicts = []
+    for notebook, group in groupby(names, key=lambda name: EXERCISES[name].notebook):
+        with WorkerSubject(submission.cells, limits, masked_modules(notebook)) as worker:
+            verdicts += [_grade_one(submission, name, worker, seed) for name in group]
+    return verdicts
 
 
 def _grade_one(submission: Submission, name: str, worker: WorkerSubject, seed: int) -> Verdict:

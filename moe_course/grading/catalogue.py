@@ -71,15 +71,23 @@ def entries(folder: Path, exercise: str) -> list[Entry]:
 
 
 def record(folder: Path, notebook: str) -> str:
-    """The recorded behaviour of every misconception of a notebook, as the text of its JSON file."""
-    records = {
-        exercise.name: {
-            entry.name: {
-                "question": entry.question,
-                "replies": behaviour(exercise.name, LiveSubject({exercise.name: entry.written})),
-            }
+    """The recorded behaviour of every misconception of a notebook, as the text of its JSON file.
+
+    One line a misconception, so that a change shows as the lines that changed.
+    """
+    exercises = []
+    for exercise in exercises_of(notebook):
+        lines = [
+            f"  {_json(entry.name)}: {_json({'question': entry.question, 'replies': _replies(entry)})}"
             for entry in entries(folder, exercise.name)
-        }
-        for exercise in exercises_of(notebook)
-    }
-    return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
+        ]
+        exercises.append(f" {_json(exercise.name)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(exercises) + "\n}\n"
+
+
+def _replies(entry: Entry) -> Any:
+    return behaviour(entry.exercise, LiveSubject({entry.exercise: entry.written}))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

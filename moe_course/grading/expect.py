@@ -13,6 +13,8 @@ import torch
 
 from moe_course.grading.protocol import Opaque, Outcome
 
+MAX_SHOWN = 4_000  # characters of one value in a report
+
 AXIS_WORDS = {
     "B": "sequence",
     "C": "slot of the buffer",
@@ -56,14 +58,19 @@ class CheckFailed(AssertionError):
 
 def show(value: Any) -> str:
     """A value as a learner would print it: small tensors whole, large ones by their corner and shape."""
+    text = _show(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} …"
+
+
+def _show(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         kind = str(value.dtype).removeprefix("torch.")
-        corner = value[tuple(slice(6) for _ in value.shape)]
+        corner = value[tuple(slice(6 if axis < 3 else 1) for axis in range(value.dim()))]
         text = _format(corner)
         cut = "" if corner.shape == value.shape else f", first {'×'.join(map(str, corner.shape))} of it"
         return f"{text}  ({kind}, shape {tuple(value.shape)}{cut})"
     if isinstance(value, tuple | list) and any(isinstance(item, torch.Tensor) for item in value):
-        return "\n           ".join(show(item) for item in value)
+        return "\n           ".join(show(item) for item in value[:20])
     if isinstance(value, Opaque):
         return f"an object of type {value.type_name}"
     return repr(value)
@@ -190,13 +197,14 @@ def expect_raises(out: Outcome, error: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def expect_untouched(out: Outcome, inputs: tuple[Any, ...]) -> None:
-    """No tensor among the call's arguments was edited in place."""
+def expect_untouched(out: Outcome, inputs: Sequence[Any], names: Sequence[str] = ()) -> None:
+    """No tensor among the call's arguments was edited in place. `names` are the arguments' names."""
     for index, (before, after) in enumerate(zip(inputs, out.inputs, strict=True)):
         if isinstance(before, torch.Tensor) and not (
             isinstance(after, torch.Tensor) and after.shape == before.shape and torch.equal(after, before)
         ):
-            raise CheckFailed(f"argument {index + 1} was edited in place", None, before, after)
+            name = names[index] if names else f"argument {index + 1}"
+            raise CheckFailed(f"{name} was edited in place", None, before, after)
 
 
 def expect(condition: bool, message: str, given: Mapping[str, Any] | None = None) -> None:

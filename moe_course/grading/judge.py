@@ -13,7 +13,11 @@ from moe_course.grading import diagnosis
 from moe_course.grading.expect import CheckFailed
 from moe_course.grading.protocol import Raised
 from moe_course.grading.rubric import Criterion, criteria, grader_of
-from moe_course.grading.subject import ProbeFailed, Subject, SubjectLost
+from moe_course.grading.subject import LiveSubject, ProbeFailed, Subject, SubjectLost
+
+
+class Unjudged(CheckFailed):
+    """A worker's reply that a grader stumbled over: forged, or the grader's own fault, so it is never kept quiet."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class CheckResult:
 class Verdict:
     """The outcome of one exercise.
 
-    status: "passed", "failed", "not attempted", "crashed", "timed out", "interrupted" or "refused";
+    status: "passed", "failed", "not attempted", "crashed", "timed out", "out of memory", "forbidden",
+    "ungradable", "interrupted" or "refused";
     reason: what a person can do about it, where the criteria do not say; seed: repeats this very run.
     """
 
@@ -67,9 +72,12 @@ def grade(name: str, subject: Subject, seed: int) -> Verdict:
         for line in rubric:
             results.append(_judge(grader, line, subject, seeded(seed, name, line.name)))
         if any(result.status == "failed" for result in results):
-            found = diagnosis.diagnose(name, subject)
+            found = _diagnose(name, subject)
+        reason = next((result.message for result in results if isinstance(result.failure, Unjudged)), "")
     except SubjectLost as lost:
         status, reason = lost.status, lost.reason
+        if status == "forbidden":
+            results.clear()
     except KeyboardInterrupt:
         status = "interrupted"
     results += [CheckResult(line, "not run") for line in rubric[len(results) :]]
@@ -103,7 +111,24 @@ def _judge(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Gene
         return CheckResult(line, "failed", failure)
     except ProbeFailed as failed:
         return CheckResult(line, "failed", CheckFailed(_explain(failed.error)))
+    except SubjectLost:
+        raise
+    except Exception as error:
+        if isinstance(subject, LiveSubject):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        return CheckResult(line, "failed", Unjudged(f"the grader could not judge this reply ({what[:500]})"))
     return CheckResult(line, "passed")
+
+
+def _diagnose(name: str, subject: Subject) -> diagnosis.Diagnosis | None:
+    """The mistake's name, if it has one. The criteria are judged by now: nothing here may cost a verdict."""
+    try:
+        return diagnosis.diagnose(name, subject)
+    except Exception:
+        if isinstance(subject, LiveSubject):
+            raise
+        return None
 
 
 def _explain(error: Raised) -> str:

@@ -7,29 +7,19 @@ format, so a test file cannot tell them apart.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from threading import Thread
-from typing import Any, BinaryIO, Protocol
+import secrets
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from moe_course.grading.locate import graders_dir
-from moe_course.grading.protocol import Raised, decode, encode, plain, raised, read_frame, write_frame
+from moe_course.grading.confined import sandboxed
+from moe_course.grading.process import START_SECONDS, SubjectLost, Worker, ask
+from moe_course.grading.protocol import ForbiddenImport, Outcome, Raised, plain, raised
+from moe_course.grading.sandbox import Limits
+from moe_course.grading.wire import ProtocolError, conforms, decode, encode
+from moe_course.grading.worker import answer
 
 Probe = Callable[..., Any]
-
-
-class SubjectLost(Exception):
-    """The learner's code gave no answer. `status` is the exercise's status from here on."""
-
-    def __init__(self, status: str, reason: str):
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 class ProbeFailed(Exception):
@@ -47,24 +37,6 @@ class Subject(Protocol):
         """Run a probe beside the learner's code and return its plain reply."""
 
 
-def run_probe(probe: Probe, namespace: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """Run a probe; the reply says whether a value came back or an exception."""
-    try:
-        return {"value": plain(probe(namespace, *args, **kwargs))}
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit and the like: a learner's quit() must not end the grading
-        return {"raised": raised(error)}
-
-
-def _open(reply: Any) -> Any:
-    if not isinstance(reply, dict) or not ({"value", "raised"} & reply.keys()):
-        raise SubjectLost("crashed", "the reply of the worker makes no sense")
-    if isinstance(error := reply.get("raised"), Raised):
-        raise ProbeFailed(error)
-    return reply.get("value")
-
-
 class LiveSubject:
     """The learner's namespace in this very process."""
 
@@ -73,53 +45,60 @@ class LiveSubject:
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = decode(encode(plain((args, kwargs))))
-        return _open(decode(encode(run_probe(probe, self.namespace, args, kwargs))))
+        try:
+            reply = decode(answer(0, probe, self.namespace, args, kwargs))
+        except ProtocolError as error:
+            raise ProbeFailed(raised(error)) from None
+        return _open(reply, 0, probe)
 
 
 class WorkerSubject:
     """A process that holds the learner's cells and the probes, started when first needed.
 
-    After a crash or a timeout the next `run` starts a fresh process with the same cells.
+    After a crash or a timeout the next `run` starts a fresh process with the same cells. With `limits` the process
+    is sandboxed. Importing one of the `masked` modules makes an exercise "forbidden".
     """
 
-    def __init__(self, cells: Sequence[str], seconds: float = 30.0, start_seconds: float = 120.0):
+    def __init__(
+        self,
+        cells: Sequence[str],
+        limits: Limits | None = None,
+        masked: Sequence[str] = (),
+        *,
+        seconds: float = 30.0,
+        cell_seconds: float = 120.0,
+    ):
         self.cells = list(cells)
+        self.limits = limits
+        self.masked = list(masked)
         self.seconds = seconds
-        self.start_seconds = start_seconds
+        self.cell_seconds = cell_seconds
         self.cell_errors: list[Raised | None] = []
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._worker: Worker | None = None
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
-        if self._process is None:
+        if self._worker is None:
             self.start()
         message = {"probe": f"{probe.__module__}:{probe.__qualname__}", "args": args, "kwargs": kwargs}
-        return _open(self._ask(message, self.seconds))
+        return self._ask(message, self.seconds, probe)
 
     def start(self) -> None:
         """Start the process and run the learner's cells in it."""
-        self._folder = tempfile.TemporaryDirectory(prefix="moe-course-", ignore_cleanup_errors=True)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("NBGRADER")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "moe_course.grading.worker", str(graders_dir().parent)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder.name,
-            env=environment | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-        reply = self._ask({"cells": self.cells}, self.start_seconds)
-        self.cell_errors = list(reply.get("errors", [])) if isinstance(reply, dict) else []
+        self.close()
+        self._worker = Worker() if self.limits is None else sandboxed(self.limits, self.masked)
+        try:
+            ask(self._worker, None, START_SECONDS)
+        except SubjectLost as lost:
+            why = f"the worker did not start ({lost.reason}) {self._worker.complaint()}"
+            self.close()
+            raise SubjectLost("ungradable", why.strip()) from None
+        self.cell_errors = self._ask({"cells": self.cells, "masked": self.masked}, self.cell_seconds)
 
     def close(self) -> None:
-        """End the process and whatever it started in its session."""
-        if self._process is not None:
-            _kill_session(self._process)
-            self._process = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        """End the process and whatever it started."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
 
     def __enter__(self) -> WorkerSubject:
         return self
@@ -127,53 +106,48 @@ class WorkerSubject:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _ask(self, message: Any, seconds: float) -> Any:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        answer: Future[Any] = Future()
-        Thread(
-            target=_exchange, args=(process.stdin, process.stdout, plain(message), answer), daemon=True
-        ).start()
+    def _ask(self, message: dict[str, Any], seconds: float, probe: Probe | None = None) -> Any:
+        assert self._worker is not None
+        number = secrets.randbits(64)
         try:
-            return answer.result(timeout=seconds)
-        except TimeoutError:
-            self.close()
-            raise SubjectLost("timed out", f"no answer within {seconds:g} seconds") from None
-        except (EOFError, OSError, ValueError) as error:
-            code = _exit_code(process)
-            self.close()
-            ended = f"the process ended with {code}" if code is not None else str(error)
-            raise SubjectLost("crashed", ended) from None
+            reply = ask(self._worker, plain({"number": number, **message}), seconds)
+            return _open(reply, number, probe)
+        except SubjectLost as lost:
+            if lost.status != "forbidden":
+                self.close()
+            raise
 
 
-def _exchange(requests: BinaryIO, replies: BinaryIO, message: Any, answer: Future[Any]) -> None:
-    """Send and receive in a thread of its own, the one way to wait with a deadline on every system."""
-    try:
-        write_frame(requests, message)
-        answer.set_result(read_frame(replies))
-    except (EOFError, OSError, ValueError) as error:  # ProtocolError is a ValueError, so is a closed pipe
-        answer.set_exception(error)
+def _open(reply: Any, number: int, probe: Probe | None) -> Any:
+    """The content of a reply. Raises SubjectLost where it cannot be the answer to this request and this probe."""
+    match reply:
+        case {"number": int(echo), "errors": list(errors), **rest} if probe is None:
+            sound = not rest and all(conforms(error, Raised | None) for error in errors)
+            value: Any = errors
+        case {"number": int(echo), "raised": Raised() as error, **rest} if probe is not None:
+            sound, value = not rest, error
+        case {"number": int(echo), "value": value, **rest} if probe is not None:
+            sound = not rest and conforms(value, typing.get_type_hints(probe).get("return", Any))
+        case _:
+            echo, sound, value = -1, False, None
+    if echo != number or not sound:
+        raise SubjectLost("crashed", "the reply is not what the probe returns: something else wrote it")
+    for found in _errors(value) if probe is not None else ():
+        if ForbiddenImport.__name__ in found.bases:
+            raise SubjectLost("forbidden", found.message)
+    if type(value) is Raised:
+        raise ProbeFailed(value)
+    return value
 
 
-def _exit_code(process: subprocess.Popen[bytes]) -> str | None:
-    try:
-        code = process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return None
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    if hasattr(os, "killpg"):
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            process.kill()
-    else:
-        process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+def _errors(value: Any) -> Iterator[Raised]:
+    """Every exception that a reply reports."""
+    if isinstance(value, Raised):
+        yield value
+    elif isinstance(value, Outcome):
+        yield from _errors((value.error, value.value))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _errors(item)
+    elif isinstance(value, dict):
+        yield from _errors(list(value.values()))

@@ -1,6 +1,6 @@
 """The process that runs a learner's code in batch grading. It holds no test and no expected value.
 
-    python -m moe_course.grading.worker FOLDER_OF_GRADERS
+    python -m moe_course.grading.worker FOLDER_OF_GRADERS [BYTES_OF_MEMORY]
 
 It first receives the learner's cells and runs them in order, then answers one probe after the other. Frames go
 through private copies of stdin and stdout, so nothing that a submission prints can get between them.
@@ -8,14 +8,47 @@ through private copies of stdin and stdout, so nothing that a submission prints 
 
 from __future__ import annotations
 
+import contextlib
+import dis
 import importlib
 import os
+import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from types import CodeType
 from typing import Any, BinaryIO
 
-from moe_course.grading.protocol import Raised, plain, raised, read_frame, write_frame
-from moe_course.grading.subject import run_probe
+from moe_course.grading.protocol import ForbiddenImport, Raised, plain, raised
+from moe_course.grading.wire import encode, read_frame, send, write_frame
+
+OUT_OF_MEMORY = 12  # the exit code where a MemoryError ends the process
+
+
+class Mask(MetaPathFinder):
+    """Makes the import of a masked module raise ForbiddenImport."""
+
+    def __init__(self, modules: Sequence[str]):
+        self.modules = frozenset(modules)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name in self.modules:
+            raise ForbiddenImport(
+                f"{name} holds the answers of this notebook, so it cannot be imported while it is graded"
+            )
+
+
+class Forbidden:
+    """Stands for a name that a forbidden import would have defined: any use of it raises the same error."""
+
+    def __init__(self, message: str):
+        self._message = message
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise ForbiddenImport(self._message)
+
+    def __getattr__(self, name: str) -> Any:
+        raise ForbiddenImport(self._message)
 
 
 class _NoShell:
@@ -36,7 +69,7 @@ def compile_cell(source: str, number: int) -> Any:
         return compile(TransformerManager().transform_cell(source), name, "exec")
 
 
-def run_cells(cells: list[str]) -> tuple[dict[str, Any], list[Raised | None]]:
+def run_cells(cells: Sequence[str]) -> tuple[dict[str, Any], list[Raised | None]]:
     """Run cells in one namespace, as a notebook would; an error in one does not stop the next."""
     import linecache
 
@@ -44,14 +77,39 @@ def run_cells(cells: list[str]) -> tuple[dict[str, Any], list[Raised | None]]:
     errors: list[Raised | None] = []
     for number, source in enumerate(cells, start=1):
         linecache.cache[f"<cell {number}>"] = (len(source), None, source.splitlines(True), f"<cell {number}>")
+        code = None
         try:
-            exec(compile_cell(source, number), namespace)
+            code = compile_cell(source, number)
+            exec(code, namespace)
             errors.append(None)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            errors.append(raised(error))
+            errors.append(described := raised(error))
+            if described.type_name == ForbiddenImport.__name__ and code is not None:
+                stands_in = Forbidden(described.message)
+                for name in _assigned(code):
+                    namespace.setdefault(name, stands_in)
     return namespace, errors
+
+
+def _assigned(code: CodeType) -> set[str]:
+    """The names that a cell binds at its top level."""
+    return {
+        step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")
+    }
+
+
+def answer(
+    number: int, probe: Callable[..., Any], namespace: Mapping[str, Any], args: Any, kwargs: Any
+) -> bytes:
+    """Run a probe; the frame of the reply says whether a value came back or an exception."""
+    try:
+        return encode({"number": number, "value": plain(probe(namespace, *args, **kwargs))})
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and the like: a learner's quit() must not end the grading
+        return encode({"number": number, "raised": raised(error)})
 
 
 def _run_named(namespace: Mapping[str, Any], reference: str, *args: Any, **kwargs: Any) -> Any:
@@ -63,13 +121,7 @@ def _run_named(namespace: Mapping[str, Any], reference: str, *args: Any, **kwarg
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer until the judge hangs up."""
-    import torch
-
-    from moe_course.grading import live
-
-    torch.set_num_threads(1)
-    live.DISABLED = True  # a submission's own check(...) calls cost no time here
+    """Answer until the judge hangs up. Each reply carries the number of its request."""
     namespace: dict[str, Any] = {}
     while True:
         try:
@@ -77,22 +129,52 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         except EOFError:
             return
         if "cells" in message:
+            sys.meta_path.insert(0, Mask(message["masked"]))
             namespace, errors = run_cells(message["cells"])
-            reply: dict[str, Any] = {"errors": errors}
+            frame = encode({"number": message["number"], "errors": errors})
         else:
             args = (message["probe"], *message["args"])
-            reply = run_probe(_run_named, namespace, args, message["kwargs"])
-        write_frame(replies, plain(reply))
+            frame = answer(message["number"], _run_named, namespace, args, message["kwargs"])
+        send(replies, frame)
+
+
+def prepare(memory: int | None) -> None:
+    """One thread, seeds that repeat, no self-checks, and no more address space than memory allows."""
+    import numpy
+    import torch
+
+    from moe_course.grading import live
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    numpy.random.seed(0)
+    random.seed(0)
+    live.DISABLED = True  # a submission's own check(...) calls cost no time here
+    if memory is not None:  # a fence of its own: one huge allocation fails at once, as a MemoryError
+        import resource
+
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # where the machine itself runs out, this process goes first
+        with open("/proc/self/statm") as file:
+            mapped = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + 2 * memory,) * 2)
 
 
 def main() -> None:
     sys.path.append(sys.argv[1])
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
+    for descriptor in (0, 1):
         os.dup2(nothing, descriptor)
-    serve(requests, replies)
+    prepare(int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    os.dup2(nothing, 2)  # until here, what went wrong is told; from here on a submission may flood it
+    try:
+        write_frame(replies, "ready")
+        serve(requests, replies)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    os._exit(0)  # no clean-up that a submission could have planted
 
 
 if __name__ == "__main__":

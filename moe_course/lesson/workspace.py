@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from moe_course.grading.registry import NOTEBOOKS, Exercise, exercises_of, find
 from moe_course.grading.sources import Unreadable, normalised, read
-from moe_course.lesson import home
+from moe_course.lesson.home import STATE, read_json, state_dir, write_json
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-STATE = ".moe-course"
 _SIGNS = {"passed": "✓", "changed since it passed": "~"}
 _RELOAD = (
     "If the notebook is open in Jupyter, reload it before you go on (File → Reload Notebook from Disk): "
@@ -106,7 +105,7 @@ def reset(name: str, work: Path) -> list[str]:
     _write_notebook(mine, notebook)
     progress = _progress(work)
     if progress.pop(exercise.name, None):
-        home.write_json(work / STATE / "progress.json", progress)
+        write_json(work / STATE / "progress.json", progress)
     return [kept, _RELOAD]
 
 
@@ -114,16 +113,17 @@ def record(verdict: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     """Remember the outcome of a live check for `moe-course status`. Never mind if it cannot be written.
 
     verdict: with exercise, status, score and max_score; sources: the source of each part that was checked.
-    Does nothing while nbgrader runs the notebook.
+    Does nothing outside a work folder and while nbgrader runs the notebook.
     """
-    if "NBGRADER_EXECUTION" in os.environ:
+    state = state_dir()
+    if state is None or "NBGRADER_EXECUTION" in os.environ:
         return
     entry = {key: verdict[key] for key in ("status", "score", "max_score")}
     entry["source_hash"] = source_hash(sources)
     entry["when"] = datetime.now().astimezone().isoformat(timespec="seconds")
     with contextlib.suppress(OSError):
-        path = home.state_dir() / "progress.json"
-        home.write_json(path, {**home.read_json(path), verdict["exercise"]: entry})
+        path = state / "progress.json"
+        write_json(path, {**read_json(path), verdict["exercise"]: entry})
 
 
 def source_hash(sources: Mapping[str, str]) -> str:
@@ -175,7 +175,7 @@ def _definitions(path: Path, exercise: Exercise) -> dict[str, str]:
 
 
 def _progress(work: Path) -> dict[str, Any]:
-    return home.read_json(work / STATE / "progress.json")
+    return read_json(work / STATE / "progress.json")
 
 
 def _read_notebook(path: Path) -> NotebookNode:

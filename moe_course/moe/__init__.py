@@ -1,4 +1,4 @@
-"""The mixture-of-experts layer in parts: the router, and the experts.
+"""The mixture-of-experts layer in parts: router, experts and dispatch.
 
 Names load on first use: importing this package loads no other module of it.
 """
@@ -14,7 +14,7 @@ _HOME = {
     "switch_gate": "router",
     "router_gradient": "router",
     "swiglu_ffn": "experts",
-    "moe_loop": "experts",
+    "moe_loop": "dispatch",
     "init_experts": "experts",
 }
 __all__ = list(_HOME)

@@ -2,8 +2,8 @@
 
 Every function works on T tokens (flatten a batch first), reads shapes and never values, and edits nothing in
 place, so it runs without a transfer from the device. The softmax of a router is taken in float32 whatever the
-input's dtype: Switch Transformers diverged in bfloat16, and no longer did once the router alone was in float32
-(arXiv 2101.03961, section 2.4, table 2).
+input's dtype: Switch Transformers diverged in bfloat16, and with the router alone in float32 trained as well as
+in float32 throughout (arXiv 2101.03961, section 2.4, table 2).
 """
 
 from contextlib import AbstractContextManager, nullcontext

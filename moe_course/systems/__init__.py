@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "tokens_per_expert": "accounting",
     "ffn_params": "accounting",
     "ffn_flops": "accounting",
     "moe_ffn_params": "accounting",

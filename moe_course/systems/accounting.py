@@ -7,6 +7,12 @@ mixture of experts saves compute per token, not memory. A multiply-add counts as
 from moe_course.config import ModelConfig
 
 
+def tokens_per_expert(num_tokens: int, top_k: int, num_experts: int) -> float:
+    """Assignments that each expert gets when T tokens choose K of E experts perfectly evenly: T·K/E."""
+    _need_positive(num_tokens=num_tokens, top_k=top_k, num_experts=num_experts)
+    return num_tokens * top_k / num_experts
+
+
 def ffn_params(d_model: int, d_ff: int) -> int:
     """Parameters of one SwiGLU feed-forward layer: three bias-free matrices of d_model × d_ff."""
     _need_positive(d_model=d_model, d_ff=d_ff)

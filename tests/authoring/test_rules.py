@@ -4,7 +4,9 @@ import nbformat
 import pytest
 from synthetic import answer, check, code, text, write
 
-from moe_course.authoring.rules import release_problems, source_problems
+from moe_course import viz
+from moe_course.authoring import rules
+from moe_course.authoring.rules import figure_functions, release_problems, source_problems
 from moe_course.grading.registry import Exercise
 
 EXERCISES = (
@@ -38,6 +40,12 @@ def problems_of(tmp_path, cells):
     return [(problem.cell, problem.text) for problem in source_problems(path, EXERCISES, POINTS)]
 
 
+@pytest.fixture(autouse=True)
+def drawing(monkeypatch):
+    """Which functions draw, as if moe_course.viz had but one."""
+    monkeypatch.setattr(rules, "figure_functions", lambda: {"load_bars", "subplots"})
+
+
 def test_a_good_notebook_has_no_problem(tmp_path):
     assert problems_of(tmp_path, good_cells()) == []
 
@@ -69,13 +77,6 @@ def rename(cell_id, to):
 
 def insert(place, cell):
     return lambda cells: cells.insert(place, cell)
-
-
-def drop(cell_id):
-    def change(cells):
-        cells[:] = [cell for cell in cells if cell.id != cell_id]
-
-    return change
 
 
 def more_code(cells):
@@ -118,22 +119,22 @@ BREAKS = {
     "long set-up": (put("setup", "x = 1\n" * 13), "setup", "more than 12 lines"),
     "no title": (put("title", "A topic? 20 min"), "", "does not open with a title"),
     "no question": (put("title", "# A topic\n\n20 min"), "", "asks no question"),
-    "no minutes": (put("title", "# A topic?"), "", "how many minutes"),
+    "no minutes": (put("title", "# A topic?"), "", "how long it takes"),
     "no section": (put("end", "## Recap\n\n## Going deeper\n\n## References"), "", "“What not to conclude”"),
-    "no check": (drop("check_fold"), "", "['pack', 'check_pack', 'fold']; they should be"),
+    "foreign grade cell": (insert(2, check("other", 1)), "check_other", "of no exercise"),
     "not a solution": (mark("pack", solution=False, locked=True), "pack", "not marked as a solution cell"),
     "solution and grade": (mark("pack", grade=True), "pack", "not marked as a solution cell"),
     "unlocked": (mark("check_pack", locked=False), "check_pack", "not marked as a locked grade cell"),
-    "far away": (insert(4, text("between")), "check_pack", "does not follow its exercise"),
+    "far away": (insert(4, text("between")), "pack", "not followed by a cell with check(pack) alone"),
     "points": (mark("check_pack", points=4), "check_pack", "gives 4 points, its grader 3"),
-    "half a check": (put("check_fold", "check(fold)"), "check_fold", "is not check(fold, unfold) alone"),
+    "half a check": (put("check_fold", "check(fold)"), "fold", "cell with check(fold, unfold) alone"),
     "no end": (put("pack", "def pack(x):\n    ### BEGIN SOLUTION\n    return 1"), "pack", "do not pair up"),
     "no markers": (put("pack", "def pack(x):\n    return 1"), "pack", "marks no answer"),
     "answer elsewhere": (put("end", "BEGIN SOLUTION\nEND SOLUTION" + CLOSING), "end", "outside"),
-    "no stars": (put("header-pack", "### 9.1 `pack` 5 min"), "pack", "and stars above"),
-    "no exercise minutes": (put("header-pack", "### 9.1 `pack` ★"), "pack", "and minutes above"),
-    "wrong number": (put("header-fold", "### 9.3 `fold` ★ 5 min"), "fold", "no header with 9.2, fold"),
-    "no help": (put("help-pack", "Think."), "pack", "no folded help"),
+    "no stars": (put("header-pack", "### 9.1 `pack` 5 min"), "pack", "its header does not say its stars"),
+    "no exercise minutes": (put("header-pack", "### 9.1 `pack` ★"), "pack", "its header does not say its minutes"),
+    "wrong number": (put("header-fold", "### 9.3 `fold` ★ 5 min"), "fold", "no header with 9.2 and fold"),
+    "no help": (put("help-fold", "Think."), "fold", "no folded help"),
 }  # fmt: skip
 
 
@@ -155,6 +156,14 @@ def test_the_file_has_its_folders_name_and_nbformats_layout(tmp_path):
     assert any("layout" in text for text in texts)
 
 
+def test_missing_cells_are_named(tmp_path):
+    cells = [cell for cell in good_cells() if cell.id not in ("fold", "check_pack")]
+    found = problems_of(tmp_path, cells)
+    assert ("", "has no nbgrader cell fold") in found
+    assert ("", "has no nbgrader cell check_pack") in found
+    assert ("pack", "is not followed by a cell with check(pack) alone") in found
+
+
 @pytest.mark.filterwarnings("ignore:Non-unique cell id")
 def test_an_id_given_twice_is_found(tmp_path):
     path = write(tmp_path / "solutions/09_topic/09_topic.ipynb", *good_cells())
@@ -163,10 +172,18 @@ def test_an_id_given_twice_is_found(tmp_path):
     assert any("not a readable name" in text for text in texts), texts
 
 
-def test_an_ungraded_notebook_needs_no_closing_sections(tmp_path):
-    cells = [good_cells()[0], good_cells()[1]]
-    path = write(tmp_path / "solutions/09_topic/09_topic.ipynb", *cells)
-    assert source_problems(path, (), {}) == []
+def test_the_figure_functions_are_those_of_viz():
+    ours = figure_functions() - {"subplots", "figure", "plot"}
+    assert ours
+    assert all(callable(getattr(viz, name)) for name in ours if not name.startswith("_"))
+
+
+def test_an_ungraded_exercise_has_a_plain_check_and_no_closing_sections(tmp_path):
+    warm_up = Exercise("0.1", "00_start", "moe_course.moe.router", ("pack",))
+    cells = [*good_cells()[:4], code("check-pack", "check(pack)"), good_cells()[5]]
+    cells[2].source = cells[2].source.replace("9.1", "0.1")
+    path = write(tmp_path / "solutions/00_start/00_start.ipynb", *cells)
+    assert source_problems(path, (warm_up,), {}) == []
 
 
 @pytest.fixture

@@ -120,10 +120,15 @@ def gradients(
 def distinct_logits(
     tokens: int, experts: int, rng: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Random logits (T, E); no two experts of a token come closer than 0.2, so nothing hangs on rounding."""
+    """Random logits (T, E); no two experts of a token come closer than 0.2, so nothing hangs on rounding.
+
+    Tokens differ in level and in spread, so no threshold fits them all.
+    """
     order_TE = torch.stack([torch.randperm(experts, generator=rng) for _ in range(tokens)])
     jitter_TE = 0.2 * torch.rand(tokens, experts, generator=rng)
-    return ((order_TE - experts / 2) * 0.4 + jitter_TE).to(dtype)
+    spread_T1 = 0.4 + 0.3 * torch.rand(tokens, 1, generator=rng)
+    level_T1 = 2 * torch.randn(tokens, 1, generator=rng)
+    return (level_T1 + (order_TE - experts / 2) * spread_T1 + jitter_TE).to(dtype)
 
 
 def distinct_probs(

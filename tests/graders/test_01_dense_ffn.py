@@ -8,10 +8,11 @@ import torch
 
 from graders import oracles
 from graders.probes import call, vjp
-from moe_course.config import ModelConfig
+from moe_course.config import PRESETS, ModelConfig
 from moe_course.grading.expect import (
     CheckFailed,
     expect,
+    expect_gradients,
     expect_number,
     expect_raises,
     expect_tensor,
@@ -69,13 +70,10 @@ class TestSwigluFfn:
     def test_gradients(self, subject, rng):
         args = ffn_inputs(4, 3, 5, rng)
         dy_TD = torch.randn(4, 3, generator=rng)
-        leaves = [arg.clone().requires_grad_() for arg in args]
-        want = torch.autograd.grad((oracles.swiglu(*leaves) * dy_TD).sum(), leaves)
-        _, got = returned(subject.run(vjp, "swiglu_ffn", args, (dy_TD,), wrt=(0, 1, 2, 3)))
-        for name, axes, mine, right in zip(SWIGLU.split(), ("TD", "DF", "DF", "FD"), got, want, strict=True):
-            if mine is None:
-                raise CheckFailed(f"no gradient reaches {name}", None, right, None)
-            expect_tensor(mine, right, axes, what=f"the gradient of {name}", atol=1e-5)
+        given = {**named(SWIGLU, args), "dy_TD": dy_TD}
+        want = oracles.gradients(oracles.swiglu, args, dy_TD, wrt=(0, 1, 2, 3))
+        _, got = returned(subject.run(vjp, "swiglu_ffn", args, (dy_TD,), wrt=(0, 1, 2, 3)), given)
+        expect_gradients(got, want, SWIGLU.split(), given)
 
     @criterion(
         1,
@@ -92,11 +90,16 @@ class TestSwigluFfn:
         strided = tuple(arg.T.contiguous().T for arg in ffn_inputs(4, 3, 5, rng))
         out = subject.run(call, "swiglu_ffn", *strided)
         expect_tensor(returned(out), oracles.swiglu(*strided), "TD", named(SWIGLU, strided), what="y_TD")
-        expect_untouched(out, strided)
+        expect_untouched(out, strided, SWIGLU.split())
 
     def behaviour(self, subject):
         args = ffn_inputs(3, 2, 4, torch.Generator().manual_seed(101))
-        return subject.run(call, "swiglu_ffn", *args)
+        half = subject.run(call, "swiglu_ffn", *(arg.bfloat16() for arg in args))
+        return [
+            subject.run(call, "swiglu_ffn", *args),
+            half.error or str(getattr(half.value, "dtype", None)),
+            subject.run(vjp, "swiglu_ffn", args, (torch.ones(3, 2),), wrt=(0, 1)),
+        ]
 
 
 @grades("ffn_params")
@@ -121,7 +124,8 @@ class TestFfnParams:
         expect_number(got, 3 * d_model * d_ff, {"d_model": d_model, "d_ff": d_ff})
 
     def behaviour(self, subject):
-        return [subject.run(call, "ffn_params", *sizes) for sizes in ((2, 3), (16, 5))]
+        probes = ((2, 3), (16, 5), (2**31 + 1, 2**29 + 7))
+        return [_typed(subject.run(call, "ffn_params", *sizes)) for sizes in probes]
 
 
 @grades("ffn_flops")
@@ -146,7 +150,8 @@ class TestFfnFlops:
         expect_number(got, 6 * sizes[0] * sizes[1] * sizes[2], named("num_tokens d_model d_ff", sizes))
 
     def behaviour(self, subject):
-        return [subject.run(call, "ffn_flops", *sizes) for sizes in ((1, 2, 3), (16, 5, 7))]
+        probes = ((1, 2, 3), (16, 5, 7), (2**20 + 1, 2**21 + 3, 2**19 + 5))
+        return [_typed(subject.run(call, "ffn_flops", *sizes)) for sizes in probes]
 
 
 MOE = "d_model d_ff num_experts top_k num_shared"
@@ -199,12 +204,16 @@ class TestMoeFfnParams:
         1, "bad arguments raise ValueError", hint="Which of the sizes may be zero, and how large may k be?"
     )
     def test_bad_arguments(self, subject, rng):
+        for fine in ((4, 6, 5, 5, 0), (1, 1, 1, 1, 1)):
+            total, _, given = self.parts(subject, *fine)
+            expect_number(total, self.want(*fine)[0], given, what="the total")
         good = {"d_model": 4, "d_ff": 6, "num_experts": 5, "top_k": 2, "num_shared": 1}
         for wrong in (
             {"top_k": 6},
             {"top_k": 0},
             {"num_shared": -1},
             {"d_model": 0},
+            {"d_ff": 0},
             {"d_ff": -3},
             {"num_experts": 0},
         ):
@@ -212,10 +221,9 @@ class TestMoeFfnParams:
             expect_raises(subject.run(call, "moe_ffn_params", **args), "ValueError", args)
 
     def behaviour(self, subject):
-        return [
-            subject.run(call, "moe_ffn_params", *args)
-            for args in ((2, 3, 5, 2), (4, 3, 7, 2, 3), (4, 3, 2, 3))
-        ]
+        right = ((2, 3, 5, 2), (4, 3, 7, 2, 3), (4, 3, 2, 2, 1))
+        wrong = ((4, 3, 2, 3), (4, 3, 2, 0), (4, 3, 7, 2, -1), (4, 0, 7, 2))
+        return [subject.run(call, "moe_ffn_params", *args) for args in (*right, *wrong)]
 
 
 TINY = ModelConfig(
@@ -273,9 +281,9 @@ class TestModelParams:
     )
     def test_dense_layers(self, subject, rng):
         self.compare(subject, dataclasses.replace(TINY, num_dense_layers=1, d_ff_dense=13))
-        self.compare(
-            subject, dataclasses.replace(TINY, num_dense_layers=2, d_ff_dense=13, num_shared=1, d_ff_shared=9)
-        )
+        mixed = dataclasses.replace(TINY, num_dense_layers=2, d_ff_dense=13, num_shared=1, d_ff_shared=9)
+        self.compare(subject, mixed)
+        self.compare(subject, dataclasses.replace(mixed, num_dense_layers=3, num_experts=0, top_k=0))
 
     @criterion(
         1,
@@ -292,8 +300,6 @@ class TestModelParams:
         hint="Compare your count with the table in the notebook: which component could make up the difference?",
     )
     def test_published(self, subject, rng):
-        from moe_course.config import PRESETS
-
         for name in ("olmoe-1b-7b", "mixtral-8x7b", "qwen3-30b-a3b", "mixtral-8x22b"):
             self.compare(subject, PRESETS[name])
 
@@ -304,6 +310,7 @@ class TestModelParams:
             odd,
             dataclasses.replace(odd, tied_embeddings=True, qk_norm="head"),
             dataclasses.replace(TINY, qk_norm="full"),
+            PRESETS["mixtral-8x22b"],
         )
         return [subject.run(call, "model_params", config) for config in configs]
 
@@ -324,7 +331,7 @@ class TestActiveMatchedDff:
 
     @criterion(1, "shared experts take their part", hint="Does a token pass through the shared experts too?")
     def test_shared(self, subject, rng):
-        for d_ff, top_k, shared in ((12, 2, 1), (90, 3, 2)):
+        for d_ff, top_k, shared in ((12, 2, 1), (45, 2, 3)):
             given = {"d_ff_dense": d_ff, "top_k": top_k, "num_shared": shared}
             got = returned(subject.run(call, "active_matched_d_ff", d_ff, top_k, shared), given)
             expect_number(got, d_ff // (top_k + shared), given)
@@ -335,13 +342,33 @@ class TestActiveMatchedDff:
         hint="What should 10 divided by 3 be, if no hidden unit may be lost?",
     )
     def test_bad_arguments(self, subject, rng):
-        for args in ((10, 3, 0), (13, 2, 1), (0, 2, 0), (12, 0, 3), (12, 4, -1), (-12, 3, 0)):
+        for fine in ((1, 1, 0), (6, 1, 1)):
+            given = named("d_ff_dense top_k num_shared", fine)
+            got = returned(subject.run(call, "active_matched_d_ff", *fine), given)
+            expect_number(got, fine[0] // (fine[1] + fine[2]), given)
+        for args in ((10, 3, 0), (16, 2, 1), (0, 2, 0), (12, 0, 3), (12, 4, -1), (-12, 3, 0)):
             given = named("d_ff_dense top_k num_shared", args)
             expect_raises(subject.run(call, "active_matched_d_ff", *args), "ValueError", given)
 
     def behaviour(self, subject):
-        return [subject.run(call, "active_matched_d_ff", *args) for args in ((12, 3), (24, 2, 1), (10, 3))]
+        probes = (
+            (12, 3),
+            (24, 2, 1),
+            (24, 1, 3),
+            (10, 3),
+            (11, 3),
+            (14, 2, 1),
+            (0, 2),
+            (12, 0, 3),
+            (12, 4, -1),
+        )
+        return [_typed(subject.run(call, "active_matched_d_ff", *args)) for args in probes]
 
 
 def _is_number(value):
     return type(value) in (int, float)
+
+
+def _typed(out):
+    """A result with its type: 18 and 18.0 are two answers."""
+    return [type(out.value).__name__, out]

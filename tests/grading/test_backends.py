@@ -1,16 +1,26 @@
 """The worker process and the live kernel reach the same verdicts, and a lost worker costs its exercise only."""
 
+import functools
+import itertools
+import json
 import os
 import textwrap
 
 import pytest
 import torch
 from graders.probes import call, vjp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moe_course.grading.batch import grade_submission
 from moe_course.grading.judge import grade
+from moe_course.grading.protocol import Outcome, Raised
+from moe_course.grading.registry import EXERCISES
+from moe_course.grading.report import as_dict, as_html, as_text
+from moe_course.grading.rubric import criteria, grader_of
 from moe_course.grading.sources import read
-from moe_course.grading.subject import LiveSubject, ProbeFailed, SubjectLost, WorkerSubject
+from moe_course.grading.subject import LiveSubject, ProbeFailed, SubjectLost, WorkerSubject, _open
+from moe_course.grading.wire import decode, encode
 from moe_course.grading.worker import run_cells
 
 MIXED = textwrap.dedent(
@@ -88,8 +98,8 @@ def test_a_lost_worker_costs_its_own_exercise_only(write, body, status):
 
 def test_cells_that_never_end_are_stopped(write):
     submission = write("while True: pass\ndef ffn_params(d_model, d_ff): return 0")
-    worker = WorkerSubject(submission.cells, start_seconds=8)
-    with worker, pytest.raises(SubjectLost, match="no answer within 8 seconds"):
+    worker = WorkerSubject(submission.cells, cell_seconds=2)
+    with worker, pytest.raises(SubjectLost, match="no answer within 2 seconds"):
         worker.run(call, "ffn_params", 1, 2)
 
 
@@ -172,3 +182,81 @@ def test_vjp_keeps_none_apart_from_zero():
     assert torch.equal(da, torch.full((2,), 2.0))
     assert db is None
     assert torch.equal(dc, torch.zeros(2))
+
+
+# ------------------------------------------------------------------------------ whatever a worker may say
+
+numbers = st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=3)
+tensors = st.builds(
+    lambda shape, dtype: torch.zeros(shape, dtype=dtype),
+    st.lists(st.integers(0, 4), max_size=4),
+    st.sampled_from([torch.float32, torch.int64, torch.bool, torch.float64]),
+)
+raised_ = st.builds(Raised, st.text(max_size=3), st.just(()) | st.just(("ValueError",)), st.text(max_size=3))
+anything = st.recursive(
+    numbers | tensors | raised_,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, min_size=1, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+        | st.builds(
+            Outcome,
+            inner,
+            st.lists(st.booleans(), max_size=2).map(tuple),
+            st.lists(inner, max_size=3).map(tuple),
+            st.none() | raised_,
+        )
+    ),
+    max_leaves=8,
+)
+outcomes = st.builds(
+    Outcome,
+    anything,
+    st.lists(st.booleans(), max_size=2).map(tuple),
+    st.lists(anything, max_size=3).map(tuple),
+    st.none() | raised_,
+)
+replies = (
+    outcomes.map(lambda value: {"value": value})
+    | anything.map(lambda value: {"value": value})
+    | raised_.map(lambda error: {"raised": error})
+    | anything
+)
+
+
+class Puppet(WorkerSubject):
+    """A worker that says what it is told to, frame by frame."""
+
+    def __init__(self, replies):
+        super().__init__([])
+        self.replies = itertools.cycle(replies)
+
+    def run(self, probe, *args, **kwargs):
+        reply = next(self.replies)
+        if isinstance(reply, dict):
+            reply = {"number": 7, **reply}
+        return _open(decode(encode(reply)), 7, probe)
+
+
+@given(name=st.sampled_from(list(EXERCISES)), replies=st.lists(replies, min_size=1, max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_no_reply_disturbs_the_judge(name, replies):
+    verdict = grade(name, Puppet(replies), seed=1)
+    assert verdict.status in ("failed", "crashed")
+    assert 0 <= verdict.score < verdict.max_score
+    json.dumps(as_dict(verdict)).encode()
+    as_text(verdict).encode()
+    as_html(verdict).encode()
+
+
+def test_a_fault_of_the_graders_own_is_never_kept_quiet(monkeypatch):
+    for line in criteria(grader_of("ffn_params")):
+        broken = functools.wraps(getattr(grader_of("ffn_params"), f"test_{line.name}"))(
+            lambda *args: {}["missing"]
+        )
+        monkeypatch.setattr(grader_of("ffn_params"), f"test_{line.name}", broken)
+    verdict = grade("ffn_params", Puppet([{"value": Outcome(value=1)}]), seed=1)
+    assert (verdict.status, verdict.score) == ("failed", 0)
+    assert "the grader could not judge this reply (KeyError" in verdict.reason
+    with pytest.raises(KeyError):
+        grade("ffn_params", LiveSubject({"ffn_params": lambda *args: 1}), seed=1)

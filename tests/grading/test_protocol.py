@@ -8,17 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_course.config import PRESETS
-from moe_course.grading.protocol import (
-    MAX_TENSOR_BYTES,
-    Opaque,
-    Outcome,
-    ProtocolError,
-    Raised,
-    decode,
-    encode,
-    plain,
-    raised,
-)
+from moe_course.grading.protocol import ForbiddenImport, Opaque, Outcome, Raised, plain, raised
+from moe_course.grading.wire import MAX_BODY, ProtocolError, decode, encode
 
 leaves = (
     st.none()
@@ -147,7 +138,7 @@ def frame(header, body=b""):
         b"",
         b"\0" * 15,
         struct.pack(">QQ", 1 << 40, 0),
-        struct.pack(">QQ", 2, MAX_TENSOR_BYTES + 1) + b"{}",
+        struct.pack(">QQ", 2, MAX_BODY + 1) + b"{}",
         frame({"value": 1, "tensors": []})[:-1],
         frame({"value": {"t": 0}, "tensors": []}),
         frame({"value": {"t": 0}, "tensors": [["float32", [2], [1]]]}, b"1234"),
@@ -177,6 +168,76 @@ def test_noise_is_refused_or_decoded_but_never_escapes(noise):
     for attempt in (noise, body):
         with pytest.raises(ProtocolError):
             decode(attempt)
+
+
+def outcome(**fields):
+    return frame({"value": {"c": ["Outcome", fields]}, "tensors": []})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        outcome(requires_grad=True),
+        outcome(requires_grad={"u": [{"i": "0x1"}]}),
+        outcome(requires_grad={"l": []}),
+        outcome(inputs="all of them"),
+        outcome(error="ValueError"),
+        outcome(error={"c": ["Opaque", {"type_name": "x"}]}),
+        outcome(error={"c": ["Raised", {"type_name": "E", "bases": {"u": [None]}, "message": "x"}]}),
+        outcome(error={"c": ["Raised", {"type_name": "E"}]}),
+        outcome(score={"i": "0x64"}),
+        frame({"value": {"c": ["Opaque", {"type_name": True}]}, "tensors": []}),
+        frame({"value": {"c": ["Outcome"]}, "tensors": []}),
+        frame({"value": {"i": "0x" + "f" * 5000}, "tensors": []}),
+        frame({"value": {"f": "0x1p99999"}, "tensors": []}),
+        frame({"value": [1], "tensors": []}),
+        frame({"value": None, "tensors": [["float32", [0, 10**30], [1, 1]]]}),
+        frame({"value": None, "tensors": [["float32", [1], [1]]]}, b"1234"),
+        frame({"value": {"u": [{"t": 0}, {"t": 0}]}, "tensors": [["float32", [1], [1]]]}, b"1234"),
+        frame({"value": {"t": -1}, "tensors": [["float32", [1], [1]]]}, b"1234"),
+    ],
+)
+def test_dataclasses_hold_what_they_declare_and_values_stay_small(bad):
+    with pytest.raises(ProtocolError):
+        decode(bad)
+
+
+def test_half_a_surrogate_pair_can_be_written():
+    decode(encode(plain(["\ud800", {"\udfff": 1}])))[0].encode("utf-8")
+
+
+def test_numbers_too_long_to_print_are_opaque():
+    assert type(plain(10**5000)) is Opaque
+    assert decode(encode(plain(10**1000))) == 10**1000
+
+
+def test_what_is_too_large_is_not_sent():
+    with pytest.raises(ProtocolError, match="too large"):
+        encode(torch.zeros(MAX_BODY // 4 + 1))
+    with pytest.raises(ProtocolError, match="too many"):
+        encode([torch.zeros(1)] * 10_001)
+
+
+def test_a_forbidden_import_is_what_an_exception_tells_of():
+    def evade():
+        try:
+            raise ForbiddenImport("masked")
+        except ImportError:
+            raise ValueError("mine") from None
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        evade()
+    assert raised(caught.value).type_name == "ForbiddenImport"
+    assert raised(ValueError("mine")).type_name == "ValueError"
+
+
+class Slippery(str):
+    def __getitem__(self, index):
+        raise SystemExit
+
+
+def test_a_message_is_a_plain_string():
+    assert type(raised(ValueError(Slippery("x"))).message) is str
 
 
 def test_outcome_crosses_whole():

@@ -77,6 +77,12 @@ class TestSwigluFfn:
         eps = max(torch.finfo(rows).eps, torch.finfo(torch.promote_types(rows, weights)).eps)
         torch.testing.assert_close(actual.double(), exact, rtol=8 * eps, atol=8 * eps)
 
+    def test_mixed_dtypes_are_rounded_once_at_the_end(self):
+        x_TD, *weights = ffn_arguments()
+        x_TD, weights = x_TD.bfloat16(), [w.float() for w in weights]
+        expected = swiglu_ffn(x_TD.float(), *weights).bfloat16()
+        assert torch.equal(swiglu_ffn(x_TD, *weights), expected)
+
     def test_no_tokens_no_rows(self):
         _, *weights = ffn_arguments()
         assert swiglu_ffn(normal(0, D), *weights).shape == (0, D)

@@ -154,6 +154,12 @@ class TestSparseGates:
         assert (gates_TE == 0).sum(dim=-1).tolist() == [E - k] * T  # zero exactly, not nearly
         close(gates_TE, expected, 1e-2 if dtype == torch.bfloat16 else 1e-6)
 
+    @pytest.mark.parametrize("function", [lambda z: sparse_gates(z, K), lambda z: switch_gate(z)[0]])
+    def test_the_softmax_is_in_float32_even_for_float64(self, function):
+        result = function(normal(T, E, dtype=torch.float64))
+        assert result.dtype == torch.float64
+        assert torch.equal(result, result.float().double())  # every value is a float32 number
+
     def test_softmax_and_top_k_commute_only_with_renormalisation(self):
         logits_TE = normal(T, E, dtype=torch.float64)
         probs_TE = logits_TE.softmax(dim=-1)

@@ -14,6 +14,22 @@ def no_router(d_model, d_ff, num_experts, top_k, num_shared=0):
     return (num_experts + num_shared) * expert, (top_k + num_shared) * expert
 
 
+@caught_by("total")
+def active_before_total(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """Which of the two numbers does the caller expect first?"""
+    _checked(d_model, d_ff, num_experts, top_k, num_shared)
+    router, expert = d_model * num_experts, 3 * d_model * d_ff
+    return router + (top_k + num_shared) * expert, router + (num_experts + num_shared) * expert
+
+
+@caught_by("active")
+def share_of_the_total(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """Is everything in the layer used in the proportion k to E, the router and the shared experts too?"""
+    _checked(d_model, d_ff, num_experts, top_k, num_shared)
+    total = d_model * num_experts + (num_experts + num_shared) * 3 * d_model * d_ff
+    return total, total * top_k // num_experts
+
+
 @caught_by("active")
 def router_of_k_columns(d_model, d_ff, num_experts, top_k, num_shared=0):
     """Can the router choose k experts by looking at k columns only?"""
@@ -79,9 +95,38 @@ def nothing_checked(d_model, d_ff, num_experts, top_k, num_shared=0):
 
 
 @caught_by("bad_arguments")
-def no_shared_expert_refused(d_model, d_ff, num_experts, top_k, num_shared=0):
-    """Which of the sizes may be zero, and which must be checked besides k?"""
+def only_too_large_k_refused(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """More experts than there are is one mistake. Which other sizes make no sense?"""
     if top_k > num_experts:
         raise ValueError(top_k)
+    router, expert = d_model * num_experts, 3 * d_model * d_ff
+    return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
+
+
+@caught_by("bad_arguments")
+def all_experts_refused(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """A token that visits every expert: is that an error?"""
+    _checked(d_model, d_ff, num_experts, top_k, num_shared)
+    if top_k == num_experts:
+        raise ValueError(top_k)
+    router, expert = d_model * num_experts, 3 * d_model * d_ff
+    return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
+
+
+@caught_by("total")
+def no_shared_expert_refused(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """A layer without shared experts: is that an error, or the usual case?"""
+    if min(d_model, d_ff, num_experts, top_k, num_shared) < 1 or top_k > num_experts:
+        raise ValueError((d_model, d_ff, num_experts, top_k, num_shared))
+    router, expert = d_model * num_experts, 3 * d_model * d_ff
+    return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
+
+
+@caught_by("bad_arguments")
+def asserted(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """What remains of an assert under `python -O`, and which exception should a caller expect?"""
+    assert min(d_model, d_ff, num_experts) > 0
+    assert 1 <= top_k <= num_experts
+    assert num_shared >= 0
     router, expert = d_model * num_experts, 3 * d_model * d_ff
     return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert

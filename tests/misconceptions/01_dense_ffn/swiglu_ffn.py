@@ -3,6 +3,12 @@ import torch.nn.functional as F
 from moe_course.grading.catalogue import caught_by
 
 
+@caught_by("shape_and_dtype")
+def down_projection_forgotten(x_TD, w_gate_DF, w_up_DF, w_down_FD):
+    """How wide is what you return, and how wide is the stream that it goes back to?"""
+    return F.silu(x_TD @ w_gate_DF) * (x_TD @ w_up_DF)
+
+
 @caught_by("values")
 def silu_on_the_up_path(x_TD, w_gate_DF, w_up_DF, w_down_FD):
     """Which of the two projections decides how far the other one gets through, and so passes through silu?"""
@@ -55,6 +61,13 @@ def residual_added(x_TD, w_gate_DF, w_up_DF, w_down_FD):
 def gate_detached(x_TD, w_gate_DF, w_up_DF, w_down_FD):
     """How shall w_gate ever be trained if the gate's graph is cut?"""
     return (F.silu(x_TD @ w_gate_DF).detach() * (x_TD @ w_up_DF)) @ w_down_FD
+
+
+@caught_by("other_inputs")
+def tokens_cast_to_float32(x_TD, w_gate_DF, w_up_DF, w_down_FD):
+    """The tokens are float32 now. And the weights that they meet?"""
+    x_TD = x_TD.float()
+    return (F.silu(x_TD @ w_gate_DF) * (x_TD @ w_up_DF)) @ w_down_FD
 
 
 @caught_by("other_inputs")

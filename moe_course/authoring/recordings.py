@@ -1,0 +1,25 @@
+"""tests/misconceptions/ -> tests/graders/recorded/: what each misconception replies to its exercise's probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moe_course.grading.catalogue import record
+from moe_course.grading.registry import NOTEBOOKS
+
+
+def update(root: Path, check: bool = False, say: Callable[[str], None] = print) -> bool:
+    """Bring the recordings up to date; with `check`, only say what is stale. Returns whether they are."""
+    fresh = True
+    for notebook in NOTEBOOKS:
+        path = root / "tests" / "graders" / "recorded" / f"{notebook}.json"
+        text = record(root / "tests" / "misconceptions", notebook)
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        fresh = False
+        say(f"{path.relative_to(root).as_posix()}: {'stale' if check else 'updated'}")
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return fresh or not check

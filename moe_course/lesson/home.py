@@ -1,0 +1,36 @@
+"""Where a learner's progress, predictions and model card are kept: the folder .moe-course of their work folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+STATE = ".moe-course"
+
+
+def state_dir() -> Path | None:
+    """The folder .moe-course in this folder or the nearest one above it; None outside a work folder.
+
+    Without one (in a bare checkout, or while a notebook is graded) nothing is written.
+    """
+    here = Path.cwd()
+    return next((folder / STATE for folder in (here, *here.parents) if (folder / STATE).is_dir()), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none or it is damaged."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write in one step: a reader, or a crash, meets the old object or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, path)

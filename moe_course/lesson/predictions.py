@@ -1,0 +1,92 @@
+"""Committed predictions: an answer on record before the result is shown, compared afterwards, never scored."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from moe_course.lesson import home
+from moe_course.viz.style import publish
+
+FILE = "predictions.json"
+_session: dict[str, dict[str, Any]] = {}  # what was asked and answered, where there is no work folder
+
+
+def predict(key: str, question: str, options: Sequence[str], answer: int | None = None) -> None:
+    """Ask, and put the learner's `answer` (1 for the first option) on record.
+
+    Only the first answer counts as committed before the result; later ones are kept as changes of mind.
+    Raises ValueError for an answer that is no option.
+    """
+    if answer is not None and answer not in range(1, len(options) + 1):
+        raise ValueError(f"answer={answer!r}: choose a number from 1 to {len(options)}")
+    entry = _recall(key) or {"question": question, "options": list(options), "answers": [], "revealed": False}
+    last = entry["answers"][-1]["answer"] if entry["answers"] else None
+    if answer is not None and answer != last:
+        entry["answers"].append({"answer": answer, "when": _now(), "after_result": entry["revealed"]})
+    _remember(key, entry)
+    marks = ["▸" if answer == number else "" for number in range(1, len(options) + 1)]
+    rows = "".join(
+        f'<tr style="background:none"><td>{mark}</td><td><b>{number}</b></td>'
+        f'<td style="text-align:left">{html.escape(option)}</td></tr>'
+        for number, (mark, option) in enumerate(zip(marks, options, strict=True), start=1)
+    )
+    state = (
+        "On record."
+        if answer is not None
+        else "Not committed yet: write your choice after answer= and run again."
+    )
+    _show(
+        f"<p><b>Predict.</b> {html.escape(question)}</p><table>{rows}</table><p>{state}</p>",
+        f"{question} {state}",
+    )
+
+
+def reveal(key: str, truth: int, why: str) -> None:
+    """Compare the prediction on record with what happened."""
+    entry = _recall(key)
+    if entry is None:
+        _show(f"<p>{html.escape(why)}</p>", why)
+        return
+    early = [a["answer"] for a in entry["answers"] if not a["after_result"]]
+    right = entry["options"][truth - 1]
+    if not early:
+        verdict = "No prediction was committed before this result."
+    elif early[-1] == truth:
+        verdict = "You predicted that."
+    else:
+        verdict = f"You predicted: {entry['options'][early[-1] - 1]}."
+    entry["revealed"] = True
+    _remember(key, entry)
+    text = f"What happened: {right}. {verdict}"
+    _show(
+        f"<p><b>What happened:</b> {html.escape(right)} — {html.escape(why)}.</p><p>{html.escape(verdict)}</p>",
+        f"{text} ({why})",
+    )
+
+
+def _recall(key: str) -> dict[str, Any] | None:
+    state = home.state_dir()
+    stored = home.read_json(state / FILE) if state else _session
+    return stored.get(key)
+
+
+def _remember(key: str, entry: dict[str, Any]) -> None:
+    state = home.state_dir()
+    if state is None:
+        _session[key] = entry
+        return
+    with contextlib.suppress(OSError):  # a full disk must not stop a lesson
+        home.write_json(state / FILE, {**home.read_json(state / FILE), key: entry})
+
+
+def _show(markup: str, text: str) -> None:
+    box = f'<div style="border-left:4px solid #0072B2;padding:.2em 1em;max-width:46em">{markup}</div>'
+    publish(box, text)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

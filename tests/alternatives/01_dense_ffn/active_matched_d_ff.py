@@ -1,0 +1,15 @@
+def with_divmod(d_ff_dense, top_k, num_shared=0):
+    if not (d_ff_dense > 0 and top_k > 0 and num_shared > -1):
+        raise ValueError(f"{d_ff_dense=}, {top_k=}, {num_shared=}")
+    width, rest = divmod(d_ff_dense, top_k + num_shared)
+    if rest != 0:
+        raise ValueError(f"{d_ff_dense} leaves {rest}")
+    return width
+
+
+def searched_for(d_ff_dense, top_k, num_shared=0):
+    if top_k >= 1 and num_shared >= 0:
+        for width in range(1, d_ff_dense + 1):
+            if width * top_k + width * num_shared == d_ff_dense:
+                return width
+    raise ValueError(f"no width for {d_ff_dense}, {top_k}, {num_shared}")

@@ -1,0 +1,122 @@
+"""What a person sees: a learner's notebook in JupyterLab, and the instructor's formgrader, in a real browser."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import nbformat
+import pytest
+from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, jupyter_env, notebook_file
+from synthetic import ROOT
+
+from moe_course.grading.rubric import points
+from moe_course.lesson.workspace import start
+
+pytestmark = pytest.mark.browser
+MINUTE = 60_000  # milliseconds, as playwright counts
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are in the page as well
+    "apputils-extension/notification": {"fetchNews": "false"},  # no question about news over the notebook
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. Without it a laptop skips these tests, and CI, which should have it, fails."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        message = "needs Chromium on the PATH (as chromium, chromium-browser or google-chrome)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def jupyterlab(folder, env):
+    """JupyterLab on a folder; yields a function from a path to its address. Its log lies beside the folder."""
+    for name, setting in SETTINGS.items():
+        path = f"{env['JUPYTER_CONFIG_DIR']}/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            json.dump(setting, file)
+    runtime = folder.parent / "runtime"
+    token = secrets.token_hex(16)
+    with open(folder.parent / "jupyterlab.log", "w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.port=0", "--allow-root"],
+            cwd=folder,
+            env={**env, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_TOKEN": token},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while not (found := list(runtime.glob("jpserver-*.json"))):
+                assert server.poll() is None, (folder.parent / "jupyterlab.log").read_text()
+                time.sleep(0.2)
+            address = json.loads(found[0].read_text())["url"]
+            yield lambda path: f"{address}{path}?token={token}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def test_a_learner_runs_the_notebook_reads_rubrics_and_validates(browser, tmp_path):
+    work = tmp_path / "work"
+    start(ROOT / "notebooks", work)
+    mine = nbformat.read(notebook_file(work), as_version=4)
+    solved = nbformat.read(notebook_file(ROOT / "solutions"), as_version=4)
+    cell_of(mine, NAMES[0]).source = cell_of(solved, NAMES[0]).source
+    nbformat.write(mine, notebook_file(work))
+
+    with jupyterlab(work, jupyter_env(tmp_path / "home", tmp_path / "exchange")) as url:
+        page = browser.new_page()
+        page.goto(url(f"lab/tree/{ASSIGNMENT}/{ASSIGNMENT}.ipynb"))
+        page.get_by_text("| Idle").wait_for(timeout=MINUTE)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        rubrics = page.locator(".jp-RenderedHTML:has(table)")
+        errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
+        rubrics.filter(has_text=NAMES[-1]).or_(errors).first.wait_for(timeout=5 * MINUTE)
+        assert errors.all_inner_texts() == []
+        full = points(NAMES[0])
+        assert (
+            f"{NAMES[0]}: passed, {full} of {full} points" in rubrics.filter(has_text=NAMES[0]).inner_text()
+        )
+        for name in NAMES[1:]:
+            assert f"{name}: not attempted" in rubrics.filter(has_text=f" {name}:").inner_text()
+
+        page.get_by_text("| Idle").wait_for(timeout=5 * MINUTE)
+        page.get_by_role("button", name="Validate").click()
+        said = page.locator(".jp-Dialog", has_text="Validation Results")
+        said.wait_for(timeout=5 * MINUTE)
+        assert f"check({NAMES[1]})" in said.inner_text()
+        assert f"check({NAMES[0]})" not in said.inner_text()
+        page.close()
+
+
+def test_an_instructor_sees_the_scores_in_formgrader(browser, graded):
+    with jupyterlab(graded.root, graded.env) as url:
+        page = browser.new_page()
+        page.goto(url("formgrader"))
+        page.get_by_role("link", name=ASSIGNMENT).wait_for(timeout=MINUTE)
+        page.goto(url(f"formgrader/gradebook/{ASSIGNMENT}/{ASSIGNMENT}"))
+        full = sum(map(points, NAMES))
+        page.get_by_text(f"{full} / {full}").first.wait_for(timeout=MINUTE)
+        assert page.get_by_role("link", name="Submission #").count() == 3
+        untouched = page.get_by_role("row").filter(has_text=re.compile(rf"(?<!\d)0 / {full}"))
+        untouched.get_by_role("link", name="Submission #").click()
+        page.get_by_text(f"{NAMES[0]}: not attempted").first.wait_for(timeout=MINUTE)
+        page.close()

@@ -1,0 +1,82 @@
+"""The whole way of an assignment with stock nbgrader commands: release, fetch, submit, collect, grade, feedback."""
+
+import csv
+import html
+import re
+
+import pytest
+from nbgrader.api import Gradebook
+from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
+
+from moe_course.grading.batch import grade_submission
+from moe_course.grading.rubric import criteria, grader_of, points
+from moe_course.grading.sources import read
+
+pytestmark = pytest.mark.slow
+LEARNERS = ("partly", "everything", "nothing")
+
+
+@pytest.fixture(scope="module")
+def gradebook(graded):
+    """Points by learner and exercise, as nbgrader keeps them."""
+    with Gradebook(f"sqlite:///{graded.root / 'gradebook.db'}") as book:
+        return {
+            learner: {grade.name.removeprefix("check_"): grade.score for grade in notebook.grades}
+            for learner in LEARNERS
+            for notebook in book.find_submission(ASSIGNMENT, learner).notebooks
+        }
+
+
+def test_the_answers_of_the_course_earn_full_marks(gradebook):
+    assert gradebook["everything"] == {name: points(name) for name in NAMES}
+
+
+def test_the_untouched_release_earns_nothing_and_raises_nothing(graded, gradebook):
+    assert gradebook["nothing"] == dict.fromkeys(NAMES, 0)
+    notebook = graded.autograded("nothing")
+    outputs = [(cell.id, out) for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    assert [out for out in outputs if out[1].output_type == "error" or out[1].get("name") == "stderr"] == []
+    for name in NAMES:
+        assert "not attempted" in str(cell_of(notebook, f"check_{name}").outputs), name
+
+
+def test_a_partly_right_notebook_gets_exactly_its_points(graded, gradebook):
+    mine = gradebook["partly"]
+    assert mine["router_probs"] == points("router_probs")
+    assert 0 < mine["top_k_gate"] < points("top_k_gate")
+    assert all(mine[name] == 0 for name in NAMES[2:])
+    submission = read(notebook_file(graded.root / "submitted" / "partly"))
+    assert mine == {verdict.exercise: verdict.score for verdict in grade_submission(submission, NAMES, 1)}
+
+
+def test_the_feedback_shows_the_rubric(graded):
+    folder = graded.root / "feedback" / "partly" / ASSIGNMENT
+    page = (folder / f"{ASSIGNMENT}.html").read_text(encoding="utf-8")
+    for criterion in criteria(grader_of("top_k_gate")):
+        assert html.escape(criterion.title) in page
+
+
+def test_feedback_comes_back_through_the_exchange(graded):
+    student = ("--student", "partly")  # release_feedback stops at what did not come through the exchange
+    graded.nbgrader("release_feedback", ASSIGNMENT, *student)
+    graded.nbgrader("fetch_feedback", ASSIGNMENT, "--course", "moe", *student, cwd=graded.learner)
+    (page,) = (graded.learner / ASSIGNMENT / "feedback").glob(f"*/{ASSIGNMENT}.html")
+    assert "top_k_gate" in page.read_text(encoding="utf-8")
+
+
+def test_the_export_has_every_learner_with_their_sum(graded, gradebook):
+    with open(graded.root / "grades.csv", encoding="utf-8") as file:
+        rows = {row["student_id"]: row for row in csv.DictReader(file)}
+    sums = {learner: sum(scores.values()) for learner, scores in gradebook.items()}
+    assert {learner: float(row["score"]) for learner, row in rows.items()} == sums
+    assert {float(row["max_score"]) for row in rows.values()} == {sum(map(points, NAMES))}
+
+
+@pytest.mark.parametrize(("learner", "failing"), [("everything", 0), ("partly", len(NAMES) - 1)])
+def test_validate_agrees_with_check(graded, learner, failing):
+    said = graded.nbgrader("validate", notebook_file(graded.root / "submitted" / learner))
+    if failing:
+        assert re.search(rf"VALIDATION\s+FAILED ON {failing} CELL", said), said
+        assert said.count("The following cell failed") == failing
+    else:
+        assert "Success! Your notebook passes all the tests." in said

@@ -1,0 +1,83 @@
+"""Every notebook of both trees, top to bottom in a fresh kernel; and one score, whichever way it is asked for."""
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from synthetic import ROOT
+
+from moe_course.grading.registry import NOTEBOOKS, exercises_of
+from moe_course.grading.rubric import points
+
+TREES = ("solutions", "notebooks")
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Executed notebooks by (tree, notebook), each run once, in an empty folder."""
+    done = {}
+
+    def run(tree, name):
+        if (tree, name) not in done:
+            notebook = nbformat.read(ROOT / tree / name / f"{name}.ipynb", as_version=4)
+            folder = tmp_path_factory.mktemp(f"{tree}-{name}")
+            client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+            done[tree, name] = client.execute()
+            assert list(folder.iterdir()) == [], "a notebook leaves files behind"
+        return done[tree, name]
+
+    return run
+
+
+def live_scores(notebook):
+    """{exercise: score}, read from the outputs of the check cells as nbgrader reads them."""
+    scores = {}
+    for cell in notebook.cells:
+        mark = re.match(r"check\((\w+)", cell.source)
+        if cell.cell_type == "code" and mark:
+            (result,) = [out for out in cell.outputs if out.output_type == "execute_result"]
+            scores[mark[1]] = float(result.data["text/plain"])
+    return scores
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("tree", TREES)
+def test_runs_top_to_bottom(executed, tree, name):
+    """No error (nbclient would raise), nothing on stderr, and every check says what it should."""
+    notebook = executed(tree, name)
+    noise = [
+        out.text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+        if out.get("name") == "stderr"
+    ]
+    assert noise == []
+    full = {exercise.name: points(exercise.name) for exercise in exercises_of(name)}
+    assert live_scores(notebook) == (full if tree == "solutions" else dict.fromkeys(full, 0))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("tree", TREES)
+def test_the_same_score_from_the_command_and_from_pytest(executed, tree, name):
+    file = ROOT / tree / name / f"{name}.ipynb"
+    live = live_scores(executed(tree, name))
+
+    run = [sys.executable, "-m", "moe_course.cli", "check", str(file), "--json"]
+    said = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
+    verdicts = [json.loads(line) for line in said.stdout.splitlines()]
+    assert {verdict["exercise"]: verdict["score"] for verdict in verdicts} == live
+    status = "passed" if tree == "solutions" else "not attempted"
+    assert {verdict["status"] for verdict in verdicts} == {status}
+    assert said.returncode == (0 if tree == "solutions" else 1)
+
+    grader = ROOT / "tests" / "graders" / f"test_{name}.py"
+    run = [sys.executable, "-m", "pytest", str(grader), "--submission", str(file), "-p", "no:cacheprovider"]
+    said = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
+    scores = dict(re.findall(r"^(\w+): (\d+) of \d+$", said.stdout, re.MULTILINE))
+    assert {exercise: float(score) for exercise, score in scores.items()} == live
+    assert ("not attempted" in said.stdout) == (tree == "notebooks")
