@@ -17,9 +17,11 @@ c.CourseDirectory.release_directory = "notebooks"
 # What a learner sees in place of an answer.
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError  # your code here"}
 
-# A check takes seconds; what takes minutes hangs. An interrupted cell leaves the kernel to the next one.
+# A check takes seconds; what takes minutes hangs. The interrupted cell leaves the kernel to the next one if the
+# kernel has time to say so: after the default of 4 seconds nbgrader would give up the whole submission.
 c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.interrupt_on_timeout = True
+c.ExecutePreprocessor.iopub_timeout = 30
 
 # nbgrader keeps the text between BEGIN and END HIDDEN TESTS out of the release, but not out of the feedback.
 c.GenerateFeedback.preprocessors = [

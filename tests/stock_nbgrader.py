@@ -10,7 +10,7 @@ import nbformat
 
 from moe_course.grading.registry import exercises_of
 
-ASSIGNMENT = "02_topk_routing"
+ASSIGNMENT = "01_dense_ffn"
 NAMES = [exercise.name for exercise in exercises_of(ASSIGNMENT)]
 
 
@@ -56,15 +56,16 @@ def jupyter_env(home: Path, exchange: Path) -> dict[str, str]:
     return {
         **inherited,
         "HOME": str(home),
+        "MOE_COURSE_SMALL": "1",  # grading is the subject here, not training
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # nbgrader calls alembic
     }
 
 
-def notebook_file(folder: Path) -> Path:
-    """Where the assignment's notebook lies in a folder of assignments."""
-    return folder / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
+def notebook_file(folder: Path, assignment: str = ASSIGNMENT) -> Path:
+    """Where an assignment's notebook lies in a folder of assignments."""
+    return folder / assignment / f"{assignment}.ipynb"
 
 
 def cell_of(notebook, grade_id):

@@ -15,6 +15,8 @@ from moe_course.grading.sandbox import Limits, masked_modules
 from moe_course.grading.sources import Submission, read
 from moe_course.grading.subject import SubjectLost, WorkerSubject
 
+EXERCISE_SECONDS = 120.0  # for all probes of one exercise
+
 
 def grade_submission(
     submission: Submission, names: Sequence[str], seed: int, limits: Limits | None = None
@@ -35,6 +37,7 @@ def _grade_one(submission: Submission, name: str, worker: WorkerSubject, seed: i
     if submission.untouched(name):
         return without_running(name, "not attempted")
     try:
+        worker.allow(EXERCISE_SECONDS)
         return grade(name, worker, seed)
     except SubjectLost as lost:
         return without_running(name, lost.status, lost.reason)

@@ -51,6 +51,7 @@ class SandboxedWorker(Worker):
             bufsize=0,
             env={},  # bwrap's own environment can be read in /proc of the sandbox
             pass_fds=[tell],
+            start_new_session=True,
         )
         os.close(tell)
         with open(told, encoding="utf-8") as info:
@@ -102,7 +103,8 @@ class ForkedWorker(SandboxedWorker):
         assert self.process.stdout is not None
         self.requests, self.replies = pipes(self.process)
         self._status: TextIO | None = None
-        if not self.process.stdout.read(1) or self._handle is None:
+        up = _readable(self.process.stdout.fileno(), START_SECONDS) and self.process.stdout.read(1)
+        if not up or self._handle is None:
             return
         order = {
             "uid": self.uid,
@@ -111,7 +113,7 @@ class ForkedWorker(SandboxedWorker):
         }
         try:
             self.requests, self.replies, self._status = zygote.fork(order, self._handle)
-            self.roots.append(int(self._said(self._status)))
+            self.roots.append(int(_line(self._status, START_SECONDS)))
         except (OSError, ValueError):
             self.kill()
             raise OSError("the zygote cannot enter the sandbox") from None
@@ -120,7 +122,7 @@ class ForkedWorker(SandboxedWorker):
         if self._status is None:
             return super().exit_code()
         try:
-            return int(self._said(self._status))
+            return int(_line(self._status, GRACE))
         except ValueError:
             return None
 
@@ -129,10 +131,6 @@ class ForkedWorker(SandboxedWorker):
         for pipe in (self.requests, self.replies, self._status):
             if pipe is not None:
                 pipe.close()
-
-    def _said(self, status: TextIO) -> str:
-        """The next line of what the zygote tells about the worker; empty where none comes."""
-        return status.readline() if _readable(status.fileno(), GRACE) else ""
 
 
 class Zygote:
@@ -148,6 +146,7 @@ class Zygote:
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 env=sandbox.ENVIRONMENT,
+                start_new_session=True,  # an interrupt at the keyboard is the judge's to handle
             )
         self._orders.settimeout(START_SECONDS)
         self.works = self._orders.recv(16) == b"ready"
@@ -158,13 +157,14 @@ class Zygote:
     def fork(self, order: dict[str, Any], handle: int) -> tuple[BinaryIO, BinaryIO, TextIO]:
         """Fork a worker into the sandbox of the process `handle`: its requests, its replies, its status."""
         (its_requests, requests), (replies, its_replies), (status, its_status) = (os.pipe() for _ in range(3))
+        ours = os.fdopen(requests, "wb", 0), os.fdopen(replies, "rb", 0), os.fdopen(status, encoding="ascii")
         given = (its_requests, its_replies, its_status)
         try:
             socket.send_fds(self._orders, [json.dumps(order).encode()], [handle, *given])
         finally:
             for descriptor in given:
                 os.close(descriptor)
-        return open(requests, "wb", 0), open(replies, "rb", 0), open(status, encoding="ascii")
+        return ours
 
     def close(self) -> None:
         """End the zygote; workers already forked live on."""
@@ -193,6 +193,11 @@ def sandboxed(limits: Limits, masked: Sequence[str] = ()) -> SandboxedWorker:
         except OSError:
             zygote.close()
     return SandboxedWorker(limits, masked)
+
+
+def _line(stream: TextIO, seconds: float) -> str:
+    """The next line, empty where none comes in time."""
+    return stream.readline() if _readable(stream.fileno(), seconds) else ""
 
 
 def _readable(descriptor: int, seconds: float) -> bool:

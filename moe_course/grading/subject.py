@@ -7,7 +7,9 @@ format, so a test file cannot tell them apart.
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -66,25 +68,37 @@ class WorkerSubject:
         masked: Sequence[str] = (),
         *,
         seconds: float = 30.0,
-        cell_seconds: float = 120.0,
+        cells_seconds: float = 240.0,
     ):
         self.cells = list(cells)
         self.limits = limits
         self.masked = list(masked)
         self.seconds = seconds
-        self.cell_seconds = cell_seconds
+        self.cells_seconds = cells_seconds
         self.cell_errors: list[Raised | None] = []
         self._worker: Worker | None = None
+        self._lost_in_cells: SubjectLost | None = None
+        self._until = math.inf
+
+    def allow(self, seconds: float) -> None:
+        """From now on, all probes together have this long, until the next call."""
+        self._until = time.monotonic() + seconds
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
         if self._worker is None:
             self.start()
+        left = self._until - time.monotonic()
+        if left <= 0:
+            self.close()
+            raise SubjectLost("timed out", "the exercise took too long in all")
         message = {"probe": f"{probe.__module__}:{probe.__qualname__}", "args": args, "kwargs": kwargs}
-        return self._ask(message, self.seconds, probe)
+        return self._ask(message, min(self.seconds, left), probe)
 
     def start(self) -> None:
-        """Start the process and run the learner's cells in it."""
+        """Start the process and run the learner's cells in it. Cells that ended one process do not get another."""
         self.close()
+        if self._lost_in_cells:
+            raise self._lost_in_cells
         self._worker = Worker() if self.limits is None else sandboxed(self.limits, self.masked)
         try:
             ask(self._worker, None, START_SECONDS)
@@ -92,7 +106,12 @@ class WorkerSubject:
             why = f"the worker did not start ({lost.reason}) {self._worker.complaint()}"
             self.close()
             raise SubjectLost("ungradable", why.strip()) from None
-        self.cell_errors = self._ask({"cells": self.cells, "masked": self.masked}, self.cell_seconds)
+        try:
+            self.cell_errors = self._ask({"cells": self.cells, "masked": self.masked}, self.cells_seconds)
+        except SubjectLost as lost:
+            if lost.status != "ungradable":
+                lost = self._lost_in_cells = SubjectLost(lost.status, f"while the cells ran: {lost.reason}")
+            raise lost from None
 
     def close(self) -> None:
         """End the process and whatever it started."""

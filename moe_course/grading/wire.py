@@ -117,7 +117,8 @@ def _raw(tensor: torch.Tensor) -> bytes:
         return b""
     order = sorted(range(tensor.dim()), key=lambda axis: -_compact_strides(tensor)[axis])
     flat = tensor.detach().permute(order).contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
+    # a tensor of one element may keep any stride, and `view` to another dtype wants exactly 1
+    return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
 
 
 def _tensors(specs: list[Any], body: memoryview) -> list[torch.Tensor]:

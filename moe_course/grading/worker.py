@@ -13,8 +13,9 @@ import dis
 import importlib
 import os
 import random
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from types import CodeType
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from typing import Any, BinaryIO
 from moe_course.grading.protocol import ForbiddenImport, Raised, plain, raised
 from moe_course.grading.wire import encode, read_frame, send, write_frame
 
+CELL_SECONDS = 20.0
 OUT_OF_MEMORY = 12  # the exit code where a MemoryError ends the process
 
 
@@ -69,8 +71,13 @@ def compile_cell(source: str, number: int) -> Any:
         return compile(TransformerManager().transform_cell(source), name, "exec")
 
 
-def run_cells(cells: Sequence[str]) -> tuple[dict[str, Any], list[Raised | None]]:
-    """Run cells in one namespace, as a notebook would; an error in one does not stop the next."""
+def run_cells(
+    cells: Sequence[str], seconds: float | None = None
+) -> tuple[dict[str, Any], list[Raised | None]]:
+    """Run cells in one namespace, as a notebook would; an error in one does not stop the next.
+
+    Nor does a cell that takes longer than `seconds`: an experiment that trains for an hour costs no grade.
+    """
     import linecache
 
     namespace: dict[str, Any] = {"__name__": "submission", "get_ipython": _NoShell}
@@ -80,7 +87,8 @@ def run_cells(cells: Sequence[str]) -> tuple[dict[str, Any], list[Raised | None]
         code = None
         try:
             code = compile_cell(source, number)
-            exec(code, namespace)
+            with _interrupted_after(seconds):
+                exec(code, namespace)
             errors.append(None)
         except KeyboardInterrupt:
             raise
@@ -91,6 +99,25 @@ def run_cells(cells: Sequence[str]) -> tuple[dict[str, Any], list[Raised | None]
                 for name in _assigned(code):
                     namespace.setdefault(name, stands_in)
     return namespace, errors
+
+
+@contextlib.contextmanager
+def _interrupted_after(seconds: float | None) -> Iterator[None]:
+    """Raise TimeoutError in what runs longer, where the system has alarms. A submission can evade it; the judge's
+    own deadline it cannot."""
+    if seconds is None or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise TimeoutError(f"the cell was stopped after {seconds:g} seconds")
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _assigned(code: CodeType) -> set[str]:
@@ -130,7 +157,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             return
         if "cells" in message:
             sys.meta_path.insert(0, Mask(message["masked"]))
-            namespace, errors = run_cells(message["cells"])
+            namespace, errors = run_cells(message["cells"], CELL_SECONDS)
             frame = encode({"number": message["number"], "errors": errors})
         else:
             args = (message["probe"], *message["args"])

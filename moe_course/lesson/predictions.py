@@ -18,12 +18,14 @@ _session: dict[str, dict[str, Any]] = {}  # what was asked and answered, where t
 def predict(key: str, question: str, options: Sequence[str], answer: int | None = None) -> None:
     """Ask, and put the learner's `answer` (1 for the first option) on record.
 
-    Only the first answer counts as committed before the result; later ones are kept as changes of mind.
-    Raises ValueError for an answer that is no option.
+    What stands when the result is revealed counts as committed; later answers are kept as changes of mind. An
+    answer that is no option is not recorded, and the page says so: a slip must not stop Run All.
     """
-    if answer is not None and answer not in range(1, len(options) + 1):
-        raise ValueError(f"answer={answer!r}: choose a number from 1 to {len(options)}")
-    entry = _recall(key) or {"question": question, "options": list(options), "answers": [], "revealed": False}
+    slip = answer is not None and (type(answer) is not int or not 1 <= answer <= len(options))
+    wrong, answer = answer, None if slip else answer
+    entry = _recall(key)
+    if entry is None or entry["options"] != list(options):  # new, or put otherwise in an older release
+        entry = {"question": question, "options": list(options), "answers": [], "revealed": False}
     last = entry["answers"][-1]["answer"] if entry["answers"] else None
     if answer is not None and answer != last:
         entry["answers"].append({"answer": answer, "when": _now(), "after_result": entry["revealed"]})
@@ -34,14 +36,16 @@ def predict(key: str, question: str, options: Sequence[str], answer: int | None 
         f'<td style="text-align:left">{html.escape(option)}</td></tr>'
         for number, (mark, option) in enumerate(zip(marks, options, strict=True), start=1)
     )
-    state = (
-        "On record."
-        if answer is not None
-        else "Not committed yet: write your choice after answer= and run again."
-    )
+    if slip:
+        state = f"answer={wrong!r} is no option: choose a number from 1 to {len(options)}."
+    elif answer is None:
+        state = "Not committed yet: write your choice after answer= and run again."
+    else:
+        state = "On record."
+    choices = " ".join(f"{number}: {option}." for number, option in enumerate(options, start=1))
     _show(
-        f"<p><b>Predict.</b> {html.escape(question)}</p><table>{rows}</table><p>{state}</p>",
-        f"{question} {state}",
+        f"<p><b>Predict.</b> {html.escape(question)}</p><table>{rows}</table><p>{html.escape(state)}</p>",
+        f"{question} {choices} {state}",
     )
 
 
@@ -71,7 +75,9 @@ def reveal(key: str, truth: int, why: str) -> None:
 def _recall(key: str) -> dict[str, Any] | None:
     state = home.state_dir()
     stored = home.read_json(state / FILE) if state else _session
-    return stored.get(key)
+    entry = stored.get(key)
+    whole = isinstance(entry, dict) and {"options", "answers", "revealed"} <= entry.keys()
+    return entry if whole else None  # someone edited the file by hand
 
 
 def _remember(key: str, entry: dict[str, Any]) -> None:

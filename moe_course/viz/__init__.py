@@ -20,6 +20,7 @@ _HOME = {
     "gate_explorer": "interact",
     "you_are_the_router": "interact",
     "tiny_symptom": "thread",
+    "label_tables": "thread",
 }
 __all__ = list(_HOME)
 

@@ -12,7 +12,7 @@ from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
 from moe_course.viz.routing import load_bars, routing_table
-from moe_course.viz.style import as_html, expert_color, show
+from moe_course.viz.style import as_html, expert_color, ink_on, show
 
 Gate = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -98,7 +98,7 @@ def _router_figure(choice: list[int]) -> tuple[Figure, str]:
             WORDS[n],
             ha="center",
             va="center",
-            color="black" if over else "white",
+            color="black" if over else ink_on(expert_color(e)),
             weight="bold",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5} if over else None,
         )

@@ -21,7 +21,7 @@ def routing_table(
         fig, ax = plt.subplots(figsize=(1.4 + 0.75 * experts, 0.9 + 0.42 * tokens))
     else:
         fig = ax.figure  # type: ignore[assignment]
-    ax.imshow(probs_TE, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.imshow(probs_TE.detach().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if max(tokens, experts) <= 8:
         for t in range(tokens):
             for e in range(experts):
@@ -41,6 +41,7 @@ def routing_table(
     ax.set_yticks(range(tokens), [str(t) for t in range(tokens)])
     ax.set(title=title or claim, xlabel="expert", ylabel=rows)
     ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
     return fig
 
 
@@ -51,14 +52,14 @@ def load_bars(load_E: torch.Tensor, ax: Axes | None = None) -> Figure:
         fig, ax = plt.subplots(figsize=(5, 2.6))
     else:
         fig = ax.figure  # type: ignore[assignment]
-    ax.bar(range(experts), 100 * load_E, color=[expert_color(e) for e in range(experts)])
+    ax.bar(range(experts), (100 * load_E).tolist(), color=[expert_color(e) for e in range(experts)])
     ax.axhline(100 / experts, color="black", ls=":", label="fair share")
     busiest = int(load_E.argmax())
     ax.set_xticks(range(experts))
     ax.set(
-        title=f"Expert {busiest} takes {load_E[busiest]:.0%} of the assignments",
+        title=f"Expert {busiest} takes {load_E[busiest]:.0%} of the load",
         xlabel="expert",
-        ylabel="assignments, %",
+        ylabel="load, % of assignments",
         ylim=(0, 100 * max(float(load_E.max()), 1.5 / experts) * 1.1),
     )
     ax.legend()

@@ -9,6 +9,7 @@ import io
 import matplotlib
 import matplotlib.pyplot as plt
 from IPython.display import publish_display_data
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 # Okabe and Ito 2008, "Color Universal Design", with the yellow last because it is faint on white.
@@ -42,6 +43,13 @@ def use_style() -> None:
 def expert_color(expert: int) -> str:
     """The colour of an expert, the same through the whole course; it repeats after eight."""
     return EXPERT_COLORS[expert % len(EXPERT_COLORS)]
+
+
+def ink_on(color: str) -> str:
+    """Black or white, whichever is easier to read on a colour (WCAG 2.1, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
 def show(figure: Figure, alt: str) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_course.viz.routing import routing_table
 from moe_course.viz.style import EXPERT_COLORS, FAINT
 
 _COLORS = ("#D55E00", "#0072B2", FAINT, *EXPERT_COLORS[4:])
@@ -22,16 +24,15 @@ def tiny_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
         _band(left, [_smooth(run.loss) for run in runs], color, name)
         if any(any(run.router_gradient) for run in runs):
             _band(right, [_smooth(run.router_gradient) for run in runs], color, name)
-    first, last = next(iter(arms.values())), list(arms.values())[-1]
-    title = f"The loss falls to {_final(first):.2f}"
-    if first is not last:
-        names = list(arms)
-        title = f"{names[1]}: {_final(arms[names[1]]):.2f}, {names[0]}: {_final(first):.2f}"
-    left.set(title=title, xlabel="step", ylabel="cross-entropy of the answers, nats")
+    first, *others = arms
+    title = f"The loss falls to {_final(arms[first]):.2f}"
+    if others:
+        title = f"{others[0]}: {_final(arms[others[0]]):.2f}, {first}: {_final(arms[first]):.2f}"
+    left.set(title=title, xlabel="step", ylabel="cross-entropy, nats", ylim=(0, None))
     sizes = {name: np.median([np.median(run.router_gradient) for run in runs]) for name, runs in arms.items()}
     least = min((size for size in sizes.values() if size), default=0)
     right.set(
-        title=f"A router gradient of {least:.0e} is rounding",
+        title=f"{least:.0e}: rounding, not learning" if least < 1e-6 else f"A gradient of {least:.0e}",
         xlabel="step",
         ylabel="norm of the router's gradient",
         yscale="log",
@@ -54,3 +55,25 @@ def _band(ax: Axes, curves: Sequence[np.ndarray], color: str, name: str) -> None
 
 def _smooth(curve: Sequence[float], width: int = 10) -> np.ndarray:
     return np.convolve(curve, np.ones(width) / width, mode="valid")
+
+
+def label_tables(tables: Mapping[str, torch.Tensor], label: str = "dialect") -> Figure:
+    """Tables of labels by experts side by side, {name: share of each label's words that went to each expert}.
+
+    A label's favourite expert takes most of its words; each panel says how much that is on average.
+    """
+    rows, experts = next(iter(tables.values())).shape
+    width, height = min(8.0, len(tables) * (0.9 + 0.45 * experts)), 1.1 + 0.3 * rows
+    fig, axes = plt.subplots(1, len(tables), figsize=(width, height), sharey=True, squeeze=False)
+    favourites = [float(table_GE.max(dim=1).values.mean()) for table_GE in tables.values()]
+    for ax, (name, table_GE), share in zip(axes[0], tables.items(), favourites, strict=True):
+        routing_table(table_GE, rows=label, title=f"{name}: {share:.0%}", ax=ax)
+        ax.label_outer()
+    fig.suptitle(
+        f"A {label}'s favourite expert takes {favourites[-1]:.0%} of its words, not {favourites[0]:.0%}",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+        weight="bold",
+    )
+    return fig

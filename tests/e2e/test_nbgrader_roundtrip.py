@@ -42,9 +42,9 @@ def test_the_untouched_release_earns_nothing_and_raises_nothing(graded, gradeboo
 
 def test_a_partly_right_notebook_gets_exactly_its_points(graded, gradebook):
     mine = gradebook["partly"]
-    assert mine["router_probs"] == points("router_probs")
-    assert 0 < mine["top_k_gate"] < points("top_k_gate")
-    assert all(mine[name] == 0 for name in NAMES[2:])
+    assert mine["swiglu_ffn"] == points("swiglu_ffn")
+    assert 0 < mine["moe_ffn_params"] < points("moe_ffn_params")
+    assert sum(mine.values()) == mine["swiglu_ffn"] + mine["moe_ffn_params"]
     submission = read(notebook_file(graded.root / "submitted" / "partly"))
     assert mine == {verdict.exercise: verdict.score for verdict in grade_submission(submission, NAMES, 1)}
 
@@ -52,7 +52,7 @@ def test_a_partly_right_notebook_gets_exactly_its_points(graded, gradebook):
 def test_the_feedback_shows_the_rubric(graded):
     folder = graded.root / "feedback" / "partly" / ASSIGNMENT
     page = (folder / f"{ASSIGNMENT}.html").read_text(encoding="utf-8")
-    for criterion in criteria(grader_of("top_k_gate")):
+    for criterion in criteria(grader_of("moe_ffn_params")):
         assert html.escape(criterion.title) in page
 
 
@@ -61,7 +61,7 @@ def test_feedback_comes_back_through_the_exchange(graded):
     graded.nbgrader("release_feedback", ASSIGNMENT, *student)
     graded.nbgrader("fetch_feedback", ASSIGNMENT, "--course", "moe", *student, cwd=graded.learner)
     (page,) = (graded.learner / ASSIGNMENT / "feedback").glob(f"*/{ASSIGNMENT}.html")
-    assert "top_k_gate" in page.read_text(encoding="utf-8")
+    assert "moe_ffn_params" in page.read_text(encoding="utf-8")
 
 
 def test_the_export_has_every_learner_with_their_sum(graded, gradebook):

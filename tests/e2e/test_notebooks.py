@@ -1,6 +1,7 @@
 """Every notebook of both trees, top to bottom in a fresh kernel; and one score, whichever way it is asked for."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,16 +18,20 @@ TREES = ("solutions", "notebooks")
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """Executed notebooks by (tree, notebook), each run once, in an empty folder."""
+def executed(tmp_path_factory, request):
+    """Executed notebooks by (tree, notebook), each run once, in an empty folder.
+
+    Training is at its small setting unless pytest has --full.
+    """
     done = {}
+    env = dict(os.environ) if request.config.getoption("--full") else {**os.environ, "MOE_COURSE_SMALL": "1"}
 
     def run(tree, name):
         if (tree, name) not in done:
             notebook = nbformat.read(ROOT / tree / name / f"{name}.ipynb", as_version=4)
             folder = tmp_path_factory.mktemp(f"{tree}-{name}")
             client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
-            done[tree, name] = client.execute()
+            done[tree, name] = client.execute(env=env)
             assert list(folder.iterdir()) == [], "a notebook leaves files behind"
         return done[tree, name]
 

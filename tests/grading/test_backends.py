@@ -98,9 +98,44 @@ def test_a_lost_worker_costs_its_own_exercise_only(write, body, status):
 
 def test_cells_that_never_end_are_stopped(write):
     submission = write("while True: pass\ndef ffn_params(d_model, d_ff): return 0")
-    worker = WorkerSubject(submission.cells, cell_seconds=2)
+    worker = WorkerSubject(submission.cells, cells_seconds=2)
     with worker, pytest.raises(SubjectLost, match="no answer within 2 seconds"):
         worker.run(call, "ffn_params", 1, 2)
+
+
+def test_cells_that_end_the_process_are_not_run_again(write, tmp_path):
+    submission = write(f"""
+        import os
+        with open({str(tmp_path / "runs")!r}, "a") as file:
+            file.write("x")
+        os._exit(3)
+    """)
+    with WorkerSubject(submission.cells) as worker:
+        for _ in range(3):
+            with pytest.raises(SubjectLost, match=r"while the cells ran: .* exit code 3"):
+                worker.run(call, "ffn_params", 1, 2)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_slow_experiment_is_stopped_and_costs_no_grade():
+    namespace, errors = run_cells(["x = 1", "while True: pass", "y = x + 1"], seconds=0.2)
+    assert namespace["y"] == 2
+    assert [error and error.type_name for error in errors] == [None, "TimeoutError", None]
+
+
+def test_an_exercise_has_a_time_in_all(write):
+    submission = write("""
+        import time
+        def ffn_params(d_model, d_ff):
+            time.sleep(0.3)
+            return 3 * d_model * d_ff
+    """)
+    with WorkerSubject(submission.cells) as worker:
+        worker.start()
+        worker.allow(0.8)
+        assert grade("ffn_params", worker, seed=1).status == "timed out"
+        worker.allow(20)
+        assert grade("ffn_params", worker, seed=1).status == "passed"
 
 
 def test_no_process_outlives_its_worker(write):

@@ -59,6 +59,7 @@ def test_odd_floats_survive(number):
         torch.randn(4, 6)[:, ::2],
         torch.ones(1).expand(3, 2),
         torch.tensor(3),
+        torch.arange(6).view(1, 6)[:, 2],
         torch.empty(0, 4),
         torch.tensor([True, False]),
         torch.randn(3).bfloat16(),

@@ -4,6 +4,7 @@ Every attack is bounded in count, size and time, and the network ones aim at a l
 sandbox that fails harms nothing.
 """
 
+import ast
 import contextlib
 import json
 import os
@@ -19,15 +20,16 @@ import pytest
 import torch
 from graders.probes import call
 
-from moe_course.grading import confined, memory, sandbox
+from moe_course.grading import confined, locate, memory, sandbox, view
 from moe_course.grading.batch import check_file, grade_submission
 from moe_course.grading.locate import graders_dir
-from moe_course.grading.registry import NOTEBOOKS
+from moe_course.grading.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.sandbox import Limits, masked_modules
 from moe_course.grading.sources import read
 from moe_course.grading.subject import SubjectLost, WorkerSubject
 
 ROOT = Path(__file__).resolve().parents[2]
+ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
 SMALL = Limits(memory=700 << 20, processes=40, file_size=8 << 20, disk=16 << 20)
 
 
@@ -246,7 +248,7 @@ def test_a_submission_sees_only_what_it_needs(way, inside, tmp_path, monkeypatch
     assert gone(alive), "a process that was forked twice and ignores signals ends with its submission"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has one user id")
+@pytest.mark.skipif(not ROOT_USER, reason="an ordinary user has one user id")
 def test_each_worker_of_root_has_a_user_of_its_own(inside):
     first, second = inside(LOOK), inside(LOOK)
     users = {run(subject, "powers")[2] for subject in (first, second)}
@@ -609,6 +611,18 @@ def test_the_answers_source_is_not_there(inside):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_no_file_that_is_shown_defines_an_answer(notebook):
+    parts = {part for exercise in exercises_of(notebook) for part in exercise.parts}
+    for path, place in view.course_files(masked_modules(notebook)):
+        if path.suffix == ".py":
+            tree = ast.parse(path.read_text())
+            defined = {
+                node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            }
+            assert not defined & parts, place
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_set_up_cells_run_behind_the_mask(notebook):
     path = ROOT / "solutions" / notebook / f"{notebook}.ipynb"
     if not path.is_file():
@@ -644,7 +658,60 @@ def test_files_planted_beside_a_submission_do_nothing(tmp_path, monkeypatch, lim
     assert not (tmp_path / "sprung").exists()
 
 
+def test_an_installed_course_hides_what_lies_inside_the_package(tmp_path, monkeypatch):
+    """A wheel carries graders, notebooks and solutions' data inside site-packages, which is shown."""
+    package = tmp_path / "prefix" / "lib" / "site-packages" / "moe_course"
+    for file in (
+        "_course/graders/__init__.py",
+        "_course/graders/probes/__init__.py",
+        "_course/graders/oracles.py",
+    ):
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text("")
+    for file in ("__init__.py", "moe/router.py", "moe/.router.py.swp", "moe/router.py~", "moe/router.txt"):
+        (package / file).parent.mkdir(exist_ok=True)
+        (package / file).write_text("")
+    (tmp_path / "prefix" / "lib" / "other.py").write_text("")
+    for module in (view, locate):
+        monkeypatch.setattr(module, "_PACKAGE", package)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
+    argv = sandbox.command(
+        ["find", str(tmp_path), "/course", "-type", "f"], uid=sandbox.UIDS[-2] if ROOT_USER else None
+    )
+    seen = subprocess.run(argv, capture_output=True, text=True, env={}, timeout=30)
+    assert seen.returncode == 0, seen.stderr
+    assert sorted(seen.stdout.split()) == [
+        "/course/graders/__init__.py",
+        "/course/graders/probes/__init__.py",
+        "/course/moe_course/__init__.py",
+        "/course/moe_course/moe/router.py",
+        str(tmp_path / "prefix" / "lib" / "other.py"),
+    ]
+
+
 # -------------------------------------------------------------------------------------------- when there is none
+
+
+def test_without_a_zygote_workers_start_from_nothing(monkeypatch):
+    class Broken:
+        works = True
+
+        def fork(self, order, handle):
+            raise BrokenPipeError
+
+        def close(self):
+            self.works = False
+
+    broken = Broken()
+    monkeypatch.setattr(confined, "_zygote", lambda judge: broken)
+    for _ in range(2):
+        worker = confined.sandboxed(SMALL)
+        worker.kill()
+        assert type(worker) is confined.SandboxedWorker
+    assert not broken.works
+    monkeypatch.setattr(confined, "PRELOADED", ("no_such_module",))
+    with pytest.raises(OSError, match="did not start"):
+        confined.Zygote()
 
 
 def test_no_sandbox_is_said_and_refused(tmp_path, monkeypatch):
@@ -716,7 +783,7 @@ def as_nobody():
     return [sandbox._bwrap(), "--die-with-parent", "--dev-bind", "/", "/", *opened, *shown, *powers, *user]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
+@pytest.mark.skipif(not ROOT_USER, reason="the other tests run as an ordinary user already")
 def test_the_way_in_for_an_ordinary_user(listeners):
     """The same walls through a user namespace, tried as `nobody`."""
     port, names, heard = listeners
