@@ -44,10 +44,13 @@ def _release(args: argparse.Namespace) -> int:
     from moe_course import launch
     from moe_course.authoring import recordings
     from moe_course.authoring.release import release
+    from moe_course.authoring.rules import course_problems
 
     root = launch.checkout()
     fresh = [recordings.update(root, check=args.check), release(root, check=args.check)]
-    return 0 if all(fresh) else 1
+    problems = course_problems(root)
+    print("".join(f"{problem}\n" for problem in problems), end="")
+    return 0 if all(fresh) and not problems else 1
 
 
 def _lab(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from moe_course.grading.registry import EXERCISES
 
 _SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}
 _COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781"}
+_CELL = "text-align:left;padding:.15em .6em"
 _ADVICE = {
     "not attempted": "Fill the gap in the cell above, run it, then run this cell again.",
     "interrupted": "Stopped before all criteria were tried. Does a loop in your code ever end?",
@@ -43,10 +44,10 @@ def as_html(verdict: Verdict) -> str:
     good = verdict.status == "passed"
     colour = _COLOURS["passed" if good else "not run" if verdict.status == "not attempted" else "failed"]
     rows = "".join(
-        f'<tr style="background:none"><td style="color:{_COLOURS[result.status]};text-align:center">'
+        f'<tr style="background:none"><td style="{_CELL};color:{_COLOURS[result.status]}">'
         f"<b>{_SIGNS[result.status]}</b></td>"
-        f'<td style="text-align:left">{html.escape(result.criterion.title)}</td>'
-        f'<td style="text-align:right;white-space:nowrap">{_points(result)}</td></tr>'
+        f'<td style="{_CELL}">{html.escape(result.criterion.title)}</td>'
+        f'<td style="{_CELL};white-space:nowrap">{_points(result)}</td></tr>'
         for result in verdict.checks
     )
     parts = [
@@ -119,9 +120,9 @@ def _failure_html(result: CheckResult) -> str:
     if failure.expected is not None:
         rows += [("expected", show(failure.expected)), ("got", show(failure.got))]
     table = "".join(
-        f'<tr style="background:none"><td style="text-align:left;vertical-align:top;white-space:nowrap">'
+        f'<tr style="background:none"><td style="{_CELL};vertical-align:top;white-space:nowrap">'
         f"{html.escape(name)}</td>"
-        f'<td style="text-align:left"><code style="white-space:pre-wrap">{html.escape(text)}</code></td></tr>'
+        f'<td style="{_CELL}"><code style="white-space:pre-wrap">{html.escape(text)}</code></td></tr>'
         for name, text in rows
     )
     return (

@@ -1,0 +1,61 @@
+"""The graders travel with the package: an installed wheel checks notebooks far from any checkout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from synthetic import ROOT
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A function that runs Python with the wheel's contents, in a folder of its own that holds notebook 01 solved."""
+    base = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(base)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = base.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(base / "site")
+    folder = base / "elsewhere"
+    folder.mkdir()
+    shutil.copy(ROOT / "solutions" / "01_dense_ffn" / "01_dense_ffn.ipynb", folder / "mine.ipynb")
+
+    def run(*command):
+        env = {**os.environ, "PYTHONPATH": str(base / "site")}
+        return subprocess.run(
+            [sys.executable, "-P", *command], cwd=folder, env=env, capture_output=True, text=True
+        )
+
+    where = run("-c", "import moe_course; print(moe_course.__file__)").stdout
+    assert str(base) in where, "the checkout is imported, not the wheel"
+    return run
+
+
+def test_it_checks_a_notebook(elsewhere):
+    said = elsewhere("-m", "moe_course.cli", "check", "mine.ipynb", "--json")
+    verdicts = [json.loads(line) for line in said.stdout.splitlines()]
+    assert len(verdicts) == 6, said.stderr
+    assert {verdict["status"] for verdict in verdicts} == {"passed"}
+    assert said.returncode == 0
+
+
+def test_it_names_mistakes_and_knows_the_stubs(elsewhere):
+    said = elsewhere(
+        "-c",
+        "from moe_course.grading.live import examine\n"
+        "def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n"
+        "print(examine(ffn_params, namespace={}).diagnosis.name)\n"
+        "from moe_course.grading import sources\n"
+        "print(len(sources._stubs()) > 10)",
+    )
+    assert said.stdout.split() == ["two_matrices", "True"], said.stderr
+
+
+def test_it_hands_out_the_notebooks(elsewhere):
+    said = elsewhere("-m", "moe_course.cli", "start", "work")
+    assert said.returncode == 0, said.stderr
+    assert "work/01_dense_ffn/01_dense_ffn.ipynb: ready" in said.stdout
+    assert "Next: 0.1 tokens_per_expert" in elsewhere("-m", "moe_course.cli", "status", "work").stdout
