@@ -32,3 +32,22 @@ c.GenerateFeedback.preprocessors = [
 
 # A deleted check comes back before grading; without this it would wait for a manual grade for ever.
 c.OverwriteCells.add_missing_cells = True
+
+# Submissions are repaired, then graded by the course's judge in a sandbox; nbgrader itself runs none of their cells.
+# Where no sandbox can start, autograde refuses; `c.Judge.unsafe = True` runs them with your own rights all the same.
+c.Autograde.sanitize_preprocessors = [
+    "moe_course.grading.plugins.Repair",
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Autograde.autograde_preprocessors = [
+    "moe_course.grading.plugins.Judge",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Judge.seed = 0  # the graders' random numbers: change it once a term, and keep it for the whole cohort

@@ -29,6 +29,37 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
+def _grade(args: argparse.Namespace) -> int:
+    from moe_course.grading.cohort import grade
+
+    records = grade(
+        args.submitted,
+        args.out,
+        args.assignment,
+        args.jobs,
+        args.resume,
+        args.seed,
+        args.unsafe,
+        gradebook=args.gradebook,
+        anonymise=args.anonymise,
+    )
+    ungradable = [record for record in records if record["status"] == "ungradable"]
+    print(
+        f"{len(records) - len(ungradable)} graded, {len(ungradable)} ungradable: see {args.out / 'grades.csv'}"
+    )
+    for record in ungradable:
+        print(f"  {record['student']}: {record['reason']}")
+    return 1 if ungradable else 0
+
+
+def _regrade(args: argparse.Namespace) -> int:
+    from moe_course.grading.cohort import regrade_diff
+
+    changes = regrade_diff(args.submitted, args.out, args.assignment, args.jobs, args.unsafe)
+    print("\n".join(map(str, changes)) or "No score would change.")
+    return 0
+
+
 def _params(args: argparse.Namespace) -> int:
     from moe_course.config import PRESETS, preset
     from moe_course.systems.accounting import format_table
@@ -160,6 +191,22 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="files graded at a time")
     check.add_argument("--seed", type=int, default=0, metavar="N", help="repeat a run exactly (default 0)")
     check.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    grade = command("grade", _grade, "grade a cohort: a folder or zip of submissions, each in a sandbox")
+    regrade = command("regrade", _regrade, "whose score would change if everything were graded again")
+    for cohort in (grade, regrade):
+        cohort.add_argument("submitted", type=Path, metavar="SUBMITTED")
+        cohort.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results are")
+        cohort.add_argument("--assignment", metavar="NAME", help="this assignment only")
+        cohort.add_argument("--jobs", type=_positive, default=1, metavar="N", help="submissions at a time")
+        cohort.add_argument("--unsafe", action="store_true", help="without a sandbox, with your own rights")
+    grade.add_argument("--resume", action="store_true", help="go on in a folder that holds results")
+    grade.add_argument("--seed", type=int, metavar="N", help="the cohort's seed (default: drawn and stored)")
+    grade.add_argument(
+        "--gradebook", type=Path, metavar="DB", help="nbgrader's database, to write scores into"
+    )
+    grade.add_argument("--anonymise", action="store_true", help="pseudonyms in the reports")
+    regrade.add_argument("--diff", action="store_true", required=True, help="say it, and write nothing")
 
     params = command("params", _params, "parameters, FLOPs and bytes of a published model")
     params.add_argument("model", nargs="?", metavar="MODEL", help="a preset; without it, the list of presets")

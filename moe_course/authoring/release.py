@@ -57,9 +57,9 @@ def release(root: Path, check: bool = False, say: Callable[[str], None] = print)
 
 def build(root: Path, folder: Path) -> None:
     """Write the student version of every notebook in `root`/solutions into `folder`."""
-    from nbgrader.converters import GenerateAssignment  # type: ignore[import-untyped]
-    from nbgrader.coursedir import CourseDirectory  # type: ignore[import-untyped]
-    from nbgrader.utils import capture_log  # type: ignore[import-untyped]
+    from nbgrader.converters import GenerateAssignment
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.utils import capture_log
     from traitlets.config.loader import PyFileConfigLoader
 
     config = PyFileConfigLoader(CONFIG, path=str(root)).load_config()

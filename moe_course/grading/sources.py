@@ -50,15 +50,20 @@ def read(path: str | Path) -> Submission:
     if path.suffix == ".py":
         return Submission(path, (text,), _definitions(text))
     if path.suffix == ".ipynb":
-        return _notebook(path, text)
+        try:
+            notebook = json.loads(text)
+        except ValueError as error:
+            raise Unreadable(f"{path}: not a Jupyter notebook ({error})") from None
+        return from_notebook(path, notebook)
     raise Unreadable(f"{path}: a submission is a .py or an .ipynb file")
 
 
-def _notebook(path: Path, text: str) -> Submission:
+def from_notebook(path: Path, notebook: Any) -> Submission:
+    """The submission in a notebook, as JSON holds it. Raises Unreadable where it is none."""
     try:
-        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         sources = [cell_source(cell) for cell in cells]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"{path}: not a Jupyter notebook ({type(error).__name__}: {error})") from None
     known = _released_cells()
     definitions: dict[str, str] = {}

@@ -103,9 +103,6 @@ def reset(name: str, work: Path) -> list[str]:
         kept += f"; your code is kept in {code}"
     cell.update(cell_type=stub.cell_type, source=stub.source, outputs=[], execution_count=None)
     _write_notebook(mine, notebook)
-    progress = _progress(work)
-    if progress.pop(exercise.name, None):
-        write_json(work / STATE / "progress.json", progress)
     return [kept, _RELOAD]
 
 
@@ -136,7 +133,7 @@ def source_hash(sources: Mapping[str, str]) -> str:
 
 def status(work: Path) -> str:
     """A table of what is passed and what is open, by notebook, and the exercise to do next."""
-    progress = _progress(work)
+    progress = read_json(work / STATE / "progress.json")
     lines: list[str] = []
     following = "Everything is passed."
     for notebook in NOTEBOOKS:
@@ -172,10 +169,6 @@ def _state(exercise: Exercise, path: Path, work: Path, progress: dict[str, Any])
 def _definitions(path: Path, exercise: Exercise) -> dict[str, str]:
     found = read(path).definitions
     return {part: found[part] for part in exercise.parts if part in found}
-
-
-def _progress(work: Path) -> dict[str, Any]:
-    return read_json(work / STATE / "progress.json")
 
 
 def _read_notebook(path: Path) -> NotebookNode:

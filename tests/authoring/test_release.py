@@ -45,6 +45,7 @@ def test_releasing_twice_gives_the_same_bytes_and_touches_nothing(root, capsys):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_the_stock_command_gives_the_same_bytes(root):
     release(root)
     ours = released(root)

@@ -1,0 +1,81 @@
+"""nbgrader plug-ins: the repair, the judge and the sandbox under the ordinary `nbgrader autograde`.
+
+nbgrader_config.py puts `Repair` before the sanitising preprocessors and `Judge` in the place of `Execute`. No cell of
+a submission is then run by nbgrader: the solution cells go to a sandboxed worker, the judge asks its questions, and
+the rubric and the score are written into the grade cells as if they had been run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from nbgrader.preprocessors import NbGraderPreprocessor
+from traitlets import Bool, Integer
+
+from moe_course.grading.batch import grade_submission
+from moe_course.grading.judge import Verdict
+from moe_course.grading.locate import notebooks_dir
+from moe_course.grading.registry import exercises_of
+from moe_course.grading.repair import Ungradable, repair
+from moe_course.grading.report import as_html, as_text
+from moe_course.grading.sandbox import walls
+from moe_course.grading.sources import from_notebook
+
+
+class Repair(NbGraderPreprocessor):
+    """Puts a damaged notebook of the course back into the shape of its release; every repair is logged."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        """The repaired notebook. Raises Ungradable, which nbgrader reports for this student."""
+        name = resources["nbgrader"]["notebook"]
+        if not exercises_of(name):
+            return nb, resources
+        released = nbformat.read(notebooks_dir() / name / f"{name}.ipynb", as_version=4)
+        repaired = repair(nb, released)
+        for note in repaired.notes:
+            self.log.warning("%s: %s", resources["nbgrader"]["student"], note)
+        return repaired.notebook, resources
+
+
+class Judge(NbGraderPreprocessor):
+    """Grades the exercises of a course notebook in a sandbox, in the place of nbgrader's `Execute`."""
+
+    seed = Integer(0, help="The seed of the graders' random numbers, the same for a whole cohort.").tag(
+        config=True
+    )
+    unsafe = Bool(False, help="Run submissions without a sandbox, with your own rights.").tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        """The notebook with a rubric and a score in each grade cell. Raises Ungradable, never scores 0 for it."""
+        name = resources["nbgrader"]["notebook"]
+        exercises = [exercise.name for exercise in exercises_of(name)]
+        if not exercises:
+            raise Ungradable(f"{name} is no notebook of this course; grade it with nbgrader's own Execute")
+        submission = from_notebook(Path(f"{name}.ipynb"), json.loads(nbformat.writes(nb)))
+        verdicts = grade_submission(submission, exercises, self.seed, walls(self.unsafe))
+        for verdict in verdicts:
+            if verdict.status == "ungradable":
+                raise Ungradable(f"{verdict.exercise}: {verdict.reason}")
+        by_cell = {f"check_{verdict.exercise}": verdict for verdict in verdicts}
+        for number, cell in enumerate(nb.cells, start=1):
+            if cell.cell_type == "code":
+                cell.outputs = []
+                grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+                if grade_id in by_cell:
+                    cell.execution_count = number
+                    cell.outputs = _outputs(by_cell[grade_id], number)
+        return nb, resources
+
+
+def _outputs(verdict: Verdict, number: int) -> list[NotebookNode]:
+    """What running `check(...)` would have left: the rubric, and the score that nbgrader reads."""
+    rubric = {"text/html": as_html(verdict), "text/plain": as_text(verdict)}
+    return [
+        new_output("display_data", rubric),
+        new_output("execute_result", {"text/plain": repr(verdict.score)}, execution_count=number),
+    ]
