@@ -7,15 +7,15 @@ import difflib
 import functools
 import hashlib
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from nbformat import NotebookNode
 
+from moe_course.grading.sources import bound, parsed, without_docstrings
+
 SIMILAR = 0.6  # the share of a released cell's lines that a cell must hold to be taken for it
 MAX_LINES = 200  # of a cell that are compared
-MAX_PARSED = 50_000  # characters of a cell; a longer one is only searched for `def` and `class`
 
 Claims = dict[str, int]  # the key of a released cell → the place of the learner's cell that is it
 
@@ -185,29 +185,11 @@ def definitions(source: str, search: bool = True) -> Mapping[str, str]:
 
     In code that does not parse, `search` looks for `def` and `class` at the start of a line.
     """
-    tree = _tree(source)
+    tree = parsed(source)
     if tree is None:
         found = re.findall(r"^(?:async\s+)?(?:def|class)\s+(\w+)", source, re.MULTILINE) if search else ()
         return dict.fromkeys(found, source)
-    forms: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [target.id for target in targets if isinstance(target, ast.Name)]
-        else:
-            continue
-        forms |= dict.fromkeys(names, _form(node))
-    return forms
-
-
-def _form(node: ast.AST) -> str:
-    for inner in ast.walk(node):
-        kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        if isinstance(inner, kinds) and ast.get_docstring(inner, clean=False) is not None:
-            inner.body = inner.body[1:] or [ast.Pass()]
-    return _dump(node)
+    return {name: _dump(without_docstrings(node)) for node in tree.body for name in bound(node)}
 
 
 def _dump(node: ast.AST) -> str:
@@ -217,24 +199,13 @@ def _dump(node: ast.AST) -> str:
         return "nested too deeply to tell"
 
 
-def _tree(source: str) -> ast.Module | None:
-    if len(source) > MAX_PARSED:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 @functools.lru_cache(1024)
 def _code_form(source: str) -> str:
-    tree = _tree(source)
+    tree = parsed(source)
     return source.strip() if tree is None else _dump(tree)
 
 
 def _keeps_something(source: str) -> bool:
     """Whether code leaves anything behind, as a lone `check(...)` does not."""
-    tree = _tree(source)
+    tree = parsed(source)
     return tree is not None and any(not isinstance(node, ast.Expr) for node in tree.body)

@@ -6,12 +6,15 @@ import ast
 import functools
 import json
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_course.grading.locate import notebooks_dir
 from moe_course.grading.registry import EXERCISES, NOTEBOOKS, PART_OF
+
+MAX_PARSED = 100_000  # characters; longer code is only searched for `def` and `class`
 
 
 class Unreadable(ValueError):
@@ -41,6 +44,8 @@ class Submission:
 def read(path: str | Path) -> Submission:
     """Read a .py or .ipynb file. Raises Unreadable with a reason."""
     path = Path(path)
+    if path.suffix not in (".py", ".ipynb"):
+        raise Unreadable(f"{path}: a submission is a .py or an .ipynb file")
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -49,13 +54,11 @@ def read(path: str | Path) -> Submission:
         raise Unreadable(f"{path}: cannot be read as UTF-8 text ({error})") from None
     if path.suffix == ".py":
         return Submission(path, (text,), _definitions(text))
-    if path.suffix == ".ipynb":
-        try:
-            notebook = json.loads(text)
-        except ValueError as error:
-            raise Unreadable(f"{path}: not a Jupyter notebook ({error})") from None
-        return from_notebook(path, notebook)
-    raise Unreadable(f"{path}: a submission is a .py or an .ipynb file")
+    try:
+        notebook = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{path}: not a Jupyter notebook ({error})") from None
+    return from_notebook(path, notebook)
 
 
 def from_notebook(path: Path, notebook: Any) -> Submission:
@@ -98,38 +101,58 @@ def _definition_by_id(grade_id: Any, source: str) -> dict[str, str]:
 
 def _definitions(source: str) -> dict[str, str]:
     """The exercise parts that a piece of code defines at its top level, each with its source."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
+    tree = parsed(source)
+    if tree is None:
         named = re.findall(r"^(?:def|class)\s+(\w+)", source, flags=re.MULTILINE)
         return {name: source for name in named if name in PART_OF}
-    found: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [target.id for target in targets if isinstance(target, ast.Name)]
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            continue  # an imported answer is no attempt
-        else:
-            names = []
-        found |= {name: ast.get_source_segment(source, node) or "" for name in names if name in PART_OF}
-    return found
+    return {
+        name: ast.get_source_segment(source, node) or ""
+        for node in tree.body
+        for name in bound(node)
+        if name in PART_OF
+    }
+
+
+def parsed(source: str) -> ast.Module | None:
+    """The syntax tree of a piece of code, or None where it has none: broken, too long, nested too deeply."""
+    if len(source) > MAX_PARSED:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def bound(node: ast.stmt) -> list[str]:
+    """The names that a statement defines or assigns. An import binds none: an imported answer is no attempt."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []
+
+
+def without_docstrings(node: ast.AST) -> ast.AST:
+    """The node itself, with every docstring inside taken out."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    for inner in ast.walk(node):
+        if isinstance(inner, kinds) and ast.get_docstring(inner, clean=False) is not None:
+            inner.body = inner.body[1:] or [ast.Pass()]
+    return node
 
 
 def normalised(source: str, name: str) -> str | None:
-    """The definition of `name` without comments, layout and docstring; None where there is none."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return None
-    for node in tree.body:
+    """The definition of `name` without comments, layout and docstrings; None where there is none."""
+    tree = parsed(source)
+    for node in tree.body if tree else ():
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner) is not None:
-                    inner.body = inner.body[1:] or [ast.Pass()]
-            return ast.dump(node)
+            try:
+                return ast.dump(without_docstrings(node))
+            except RecursionError:
+                return None
     return None
 
 

@@ -3,8 +3,7 @@
 Names load on first use: importing this package loads no other module of it.
 """
 
-from importlib import import_module
-from typing import Any
+from moe_course.lazy import face
 
 _HOME = {
     "router_probs": "router",
@@ -17,14 +16,5 @@ _HOME = {
     "moe_loop": "dispatch",
     "init_experts": "experts",
 }
-__all__ = list(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -1,9 +1,6 @@
 """Figures. They draw results and never compute them; the title of each states one claim."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
+from moe_course.lazy import face
 
 _HOME = {
     "use_style": "style",
@@ -22,10 +19,5 @@ _HOME = {
     "tiny_symptom": "thread",
     "label_tables": "thread",
 }
-__all__ = list(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__all__, __getattr__, __dir__ = face(__name__, _HOME)
