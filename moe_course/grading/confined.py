@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -174,6 +175,9 @@ class Zygote:
         self.process.wait()
 
 
+_starting = threading.Lock()
+
+
 @functools.cache
 def _zygote(judge: int) -> Zygote | None:
     """The zygote of the judge with this process id, started when first needed."""
@@ -186,7 +190,8 @@ def _zygote(judge: int) -> Zygote | None:
 
 def sandboxed(limits: Limits, masked: Sequence[str] = ()) -> SandboxedWorker:
     """A worker in a sandbox, forked where that works, started from nothing where not."""
-    zygote = _zygote(os.getpid())
+    with _starting:  # two threads of a judge must not start two
+        zygote = _zygote(os.getpid())
     if zygote and zygote.works:
         try:
             return ForkedWorker(zygote, limits, masked)

@@ -106,7 +106,7 @@ def expect_tensor(
 ) -> None:
     """`got` is a tensor with the shape, dtype and values of `want`; `axes` names its axes ("TE")."""
     if not isinstance(got, torch.Tensor):
-        raise CheckFailed(f"{what} should be a tensor", given, want, got)
+        raise CheckFailed(f"{what} should be a tensor, not {_kind(got)}", given, want, got)
     if got.shape != want.shape:
         letters = ", ".join(axes)
         raise CheckFailed(

@@ -13,6 +13,7 @@ import dis
 import importlib
 import os
 import random
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +52,16 @@ class Forbidden:
 
     def __getattr__(self, name: str) -> Any:
         raise ForbiddenImport(self._message)
+
+
+class Missing:
+    """Stands for a name whose cell failed: calling it says what went wrong there."""
+
+    def __init__(self, name: str, error: Raised):
+        self._why = f"{name} is not defined: its cell stopped with {error.type_name}: {error.message}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise NameError(self._why)
 
 
 class _NoShell:
@@ -94,10 +105,10 @@ def run_cells(
             raise
         except BaseException as error:
             errors.append(described := raised(error))
-            if described.type_name == ForbiddenImport.__name__ and code is not None:
-                stands_in = Forbidden(described.message)
-                for name in _assigned(code):
-                    namespace.setdefault(name, stands_in)
+            forbidden = described.type_name == ForbiddenImport.__name__
+            for name in _defined(source) if code is None else _assigned(code):
+                stands_in = Forbidden(described.message) if forbidden else Missing(name, described)
+                namespace.setdefault(name, stands_in)
     return namespace, errors
 
 
@@ -118,6 +129,11 @@ def _interrupted_after(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _defined(source: str) -> list[str]:
+    """The names that code which does not compile would have defined."""
+    return re.findall(r"^(?:def|class)\s+(\w+)", source, re.MULTILINE)
 
 
 def _assigned(code: CodeType) -> set[str]:

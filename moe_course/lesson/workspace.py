@@ -132,7 +132,15 @@ def source_hash(sources: Mapping[str, str]) -> str:
 
 
 def status(work: Path) -> str:
-    """A table of what is passed and what is open, by notebook, and the exercise to do next."""
+    """A table of what is passed and what is open, by notebook, and the exercise to do next.
+
+    Raises ValueError where there are no notebooks.
+    """
+    if not any((work / notebook).is_dir() for notebook in NOTEBOOKS):
+        raise ValueError(
+            f"there are no notebooks in {work}; `moe-course start` makes them there, and for a copy elsewhere: "
+            "moe-course status FOLDER"
+        )
     progress = read_json(work / STATE / "progress.json")
     lines: list[str] = []
     following = "Everything is passed."

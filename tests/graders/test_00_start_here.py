@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
 from graders.probes import call
 from moe_course.grading.expect import CheckFailed, expect_number, returned
 from moe_course.grading.rubric import criterion, grades
@@ -13,10 +17,11 @@ class TestTokensPerExpert:
         2, "assignments, shared evenly among the experts", hint="How many experts does each token choose?"
     )
     def test_share(self, subject, rng):
-        for args in ((8, 2, 4), (12, 3, 9), (1000, 4, 16)):
+        drawn = torch.randint(1, 1000, (3,), generator=rng).tolist()
+        for args in ((8, 2, 4), (12, 3, 9), (1000, 4, 16), drawn):
             given = dict(zip(("num_tokens", "top_k", "num_experts"), args, strict=True))
             got = returned(subject.run(call, "tokens_per_expert", *args), given)
-            if type(got) not in (int, float) or got != args[0] * args[1] / args[2]:
+            if type(got) not in (int, float) or not math.isclose(got, args[0] * args[1] / args[2]):
                 raise CheckFailed("the share is wrong", given, args[0] * args[1] / args[2], got)
 
     @criterion(

@@ -32,6 +32,11 @@ def ffn_inputs(tokens, d_model, d_ff, rng, dtype=torch.float32):
     )
 
 
+def sizes(rng, count):
+    """Sizes drawn anew for every seed: nobody can know the answers by heart."""
+    return torch.randint(100, 10_000, (count,), generator=rng).tolist()
+
+
 def named(names, values):
     return dict(zip(names.split(), values, strict=True))
 
@@ -110,7 +115,7 @@ class TestFfnParams:
         hint="How many matrices does a gated layer have, and how large is each?",
     )
     def test_count(self, subject, rng):
-        for d_model, d_ff in ((2, 3), (7, 11), (4096, 14336)):
+        for d_model, d_ff in ((2, 3), (7, 11), (4096, 14336), sizes(rng, 2)):
             given = {"d_model": d_model, "d_ff": d_ff}
             got = returned(subject.run(call, "ffn_params", d_model, d_ff), given)
             expect(_is_number(got), f"the result should be a number, not {type(got).__name__}", given)
@@ -119,7 +124,7 @@ class TestFfnParams:
 
     @criterion(1, "a Python int, exact beyond 2⁵³", hint="Does a float creep in?")
     def test_exact_int(self, subject, rng):
-        d_model, d_ff = 2**31 + 1, 2**29 + 7
+        d_model, d_ff = (2**30 + 2 * size + 1 for size in sizes(rng, 2))
         got = returned(subject.run(call, "ffn_params", d_model, d_ff))
         expect_number(got, 3 * d_model * d_ff, {"d_model": d_model, "d_ff": d_ff})
 
@@ -136,7 +141,7 @@ class TestFfnFlops:
         hint="Is a multiply-add one operation or two?",
     )
     def test_count(self, subject, rng):
-        for tokens, d_model, d_ff in ((1, 2, 3), (5, 7, 11), (2048, 4096, 14336)):
+        for tokens, d_model, d_ff in ((1, 2, 3), (5, 7, 11), (2048, 4096, 14336), sizes(rng, 3)):
             given = {"num_tokens": tokens, "d_model": d_model, "d_ff": d_ff}
             got = returned(subject.run(call, "ffn_flops", tokens, d_model, d_ff), given)
             expect(_is_number(got), f"the result should be a number, not {type(got).__name__}", given)
@@ -145,9 +150,9 @@ class TestFfnFlops:
 
     @criterion(1, "a Python int, exact beyond 2⁵³", hint="Does a float creep in?")
     def test_exact_int(self, subject, rng):
-        sizes = (2**20 + 1, 2**21 + 3, 2**19 + 5)
-        got = returned(subject.run(call, "ffn_flops", *sizes))
-        expect_number(got, 6 * sizes[0] * sizes[1] * sizes[2], named("num_tokens d_model d_ff", sizes))
+        large = [2**20 + 2 * size + 1 for size in sizes(rng, 3)]  # odd, so that no float holds the product
+        got = returned(subject.run(call, "ffn_flops", *large))
+        expect_number(got, 6 * large[0] * large[1] * large[2], named("num_tokens d_model d_ff", large))
 
     def behaviour(self, subject):
         probes = ((1, 2, 3), (16, 5, 7), (2**20 + 1, 2**21 + 3, 2**19 + 5))
@@ -175,7 +180,7 @@ class TestMoeFfnParams:
         2, "total: every expert and the router", hint="Does the router count, and how many columns has it?"
     )
     def test_total(self, subject, rng):
-        for args in ((2, 3, 5, 2), (7, 11, 6, 4)):
+        for args in ((2, 3, 5, 2), (7, 11, 6, 4), (*sizes(rng, 3), 3)):
             total, _, given = self.parts(subject, *args)
             expect_number(total, self.want(*args)[0], given, what="the total")
 
@@ -185,7 +190,7 @@ class TestMoeFfnParams:
         hint="Which matrices does one token multiply with, the router's columns included?",
     )
     def test_active(self, subject, rng):
-        for args in ((2, 3, 5, 2), (7, 11, 6, 4), (5, 3, 7, 7)):
+        for args in ((2, 3, 5, 2), (7, 11, 6, 4), (5, 3, 7, 7), (*sizes(rng, 3), 3)):
             _, active, given = self.parts(subject, *args)
             expect_number(active, self.want(*args)[1], given, what="the active count")
 
@@ -195,7 +200,7 @@ class TestMoeFfnParams:
         hint="Can a token avoid a shared expert, and does the router know it?",
     )
     def test_shared(self, subject, rng):
-        for args in ((2, 3, 5, 2, 1), (7, 11, 6, 4, 3)):
+        for args in ((2, 3, 5, 2, 1), (7, 11, 6, 4, 3), (*sizes(rng, 3), 3, 2)):
             total, active, given = self.parts(subject, *args)
             expect_number(total, self.want(*args)[0], given, what="the total")
             expect_number(active, self.want(*args)[1], given, what="the active count")
@@ -258,6 +263,11 @@ class TestModelParams:
     def test_plain_decoder(self, subject, rng):
         self.compare(subject, dataclasses.replace(TINY, num_layers=1))
         self.compare(subject, TINY)
+        d_model, vocab_size, num_experts = sizes(rng, 3)
+        self.compare(
+            subject,
+            dataclasses.replace(TINY, d_model=d_model, vocab_size=vocab_size, num_experts=num_experts),
+        )
 
     @criterion(
         1, "tied embeddings count once", hint="How many matrices of V·D are stored when they are tied?"
@@ -323,7 +333,7 @@ class TestActiveMatchedDff:
         hint="How many experts does one token pass through?",
     )
     def test_width(self, subject, rng):
-        for d_ff, top_k in ((12, 3), (70, 7), (14336, 2)):
+        for d_ff, top_k in ((12, 3), (70, 7), (14336, 2), (5 * sizes(rng, 1)[0], 5)):
             given = {"d_ff_dense": d_ff, "top_k": top_k}
             expect_number(
                 returned(subject.run(call, "active_matched_d_ff", d_ff, top_k), given), d_ff // top_k, given
@@ -331,7 +341,7 @@ class TestActiveMatchedDff:
 
     @criterion(1, "shared experts take their part", hint="Does a token pass through the shared experts too?")
     def test_shared(self, subject, rng):
-        for d_ff, top_k, shared in ((12, 2, 1), (45, 2, 3)):
+        for d_ff, top_k, shared in ((12, 2, 1), (45, 2, 3), (7 * sizes(rng, 1)[0], 4, 3)):
             given = {"d_ff_dense": d_ff, "top_k": top_k, "num_shared": shared}
             got = returned(subject.run(call, "active_matched_d_ff", d_ff, top_k, shared), given)
             expect_number(got, d_ff // (top_k + shared), given)

@@ -170,6 +170,21 @@ def test_cells_in_order_and_errors_reported_not_fatal():
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("x = 1 / 0\ndef ffn_params(d_model, d_ff): return 1", "ZeroDivisionError: division by zero"),
+        ("def ffn_params(d_model, d_ff)\n    return 1", "SyntaxError"),
+    ],
+)
+def test_what_kept_a_function_from_being_defined_is_said(source, words):
+    namespace, _ = run_cells([source])
+    out = LiveSubject(namespace).run(call, "ffn_params", 1, 2)
+    assert out.error.type_name == "NameError"
+    assert "ffn_params is not defined: its cell stopped with" in out.error.message
+    assert words in out.error.message
+
+
 def test_worker_reports_cell_errors(write):
     with WorkerSubject(["x = 1 / 0", "y = 2"]) as worker:
         worker.start()
@@ -201,7 +216,7 @@ def test_call_reports_what_happened():
     assert out.value[1] == 3
     assert torch.equal(out.inputs[0], torch.ones(2))
     assert subject.run(call, "g").error.type_name == "ZeroDivisionError"
-    assert subject.run(call, "missing").error.type_name == "KeyError"
+    assert subject.run(call, "missing").error.type_name == "NameError"
 
 
 def test_the_graders_own_tensors_are_never_edited():

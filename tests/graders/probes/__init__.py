@@ -13,6 +13,8 @@ from moe_course.grading.protocol import Outcome, plain, raised
 def call(namespace: Mapping[str, Any], name: str, /, *args: Any, **kwargs: Any) -> Outcome:
     """Call the learner's `name` and report the result, the inputs afterwards, or the exception."""
     try:
+        if name not in namespace:
+            raise NameError(f"{name} is not defined when the cells are run from top to bottom")
         value = _unnamed(namespace[name](*args, **kwargs))
     except KeyboardInterrupt:
         raise
