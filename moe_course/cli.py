@@ -84,6 +84,22 @@ def _release(args: argparse.Namespace) -> int:
     return 0 if all(fresh) and not problems else 1
 
 
+def _course(args: argparse.Namespace) -> int:
+    from moe_course import launch
+    from moe_course.authoring import course
+
+    print("\n".join(course.update(launch.checkout(), args.folder) or ["Everything is up to date."]))
+    return 0
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    from moe_course import launch
+    from moe_course.authoring import bundle
+
+    print(bundle.write(launch.checkout(), args.folder))
+    return 0
+
+
 def _lab(args: argparse.Namespace) -> int:
     from moe_course import launch
 
@@ -218,6 +234,13 @@ def build_parser() -> argparse.ArgumentParser:
     test.epilog = "Further options go to pytest."
 
     command("quality", _quality, "formatting, lint, types, freshness of what is generated, quick tests")
+
+    course = command("course", _course, "a course of your own: its points, exercises and hidden tests")
+    course.add_argument("folder", type=Path, metavar="DIR")
+    bundle = command(
+        "bundle", _bundle, "what learners need and nothing that tells an answer, in a new folder"
+    )
+    bundle.add_argument("folder", type=Path, metavar="DIR")
 
     release = command("release", _release, "bring notebooks/ and recorded misconceptions up to date")
     release.add_argument(

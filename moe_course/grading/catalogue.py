@@ -8,6 +8,7 @@ docstring is the question that would help, and `@caught_by("criterion")` names t
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -71,22 +72,20 @@ def entries(folder: Path, exercise: str) -> list[Entry]:
 
 
 def record(folder: Path, notebook: str) -> str:
-    """The recorded behaviour of every misconception of a notebook, as the text of its JSON file.
+    """The recorded behaviour of the library and of every misconception of a notebook, as the text of its JSON file.
 
     One line a misconception, so that a change shows as the lines that changed.
     """
     exercises = []
     for exercise in exercises_of(notebook):
-        lines = [
-            f"  {_json(entry.name)}: {_json({'question': entry.question, 'replies': _replies(entry)})}"
-            for entry in entries(folder, exercise.name)
-        ]
+        home = importlib.import_module(exercise.library)
+        library = {part: getattr(home, part) for part in exercise.parts}
+        lines = [f'  "": {_json({"replies": behaviour(exercise.name, LiveSubject(library))})}']
+        for entry in entries(folder, exercise.name):
+            replies = behaviour(entry.exercise, LiveSubject({entry.exercise: entry.written}))
+            lines.append(f"  {_json(entry.name)}: {_json({'question': entry.question, 'replies': replies})}")
         exercises.append(f" {_json(exercise.name)}: {{\n" + ",\n".join(lines) + "\n }")
     return "{\n" + ",\n".join(exercises) + "\n}\n"
-
-
-def _replies(entry: Entry) -> Any:
-    return behaviour(entry.exercise, LiveSubject({entry.exercise: entry.written}))
 
 
 def _json(value: Any) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_course.grading import own
 from moe_course.grading.batch import grade_submission
 from moe_course.grading.gradebook import write_gradebook
 from moe_course.grading.intake import Task, environment, tasks
@@ -66,12 +67,13 @@ class Bench:
         problem, again = task.problem, False
         try:
             if task.submission is not None:
-                verdicts = [_sound(verdict) for verdict in self._verdicts(task.submission, task.notebook)]
+                found = self._verdicts(task.submission, task.notebook)
+                problem = "; ".join(filter(None, (verdict.problem for verdict in found)))
+                again = bool(problem)
+                verdicts = [_sound(verdict) for verdict in found]
         except Exception as error:
             problem = f"the grader failed ({type(error).__name__}: {error}): mend it, then --resume"
             again = True
-        if lost := [verdict for verdict in verdicts if verdict["status"] == "ungradable"]:
-            problem, again = "; ".join(f"{v['exercise']}: {v['reason']}" for v in lost), True
         return {
             "student": task.handed.student,
             "lms_id": task.handed.lms_id,
@@ -194,8 +196,10 @@ def _settled(ledger: Ledger, task: Task) -> bool:
 
 
 def _sound(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as plain data. Raises ValueError for a score that is none."""
+    """The verdict as plain data, in the instructor's points. Raises ValueError for a score that is none."""
     score, full = verdict.score, verdict.max_score
     if not (math.isfinite(score) and 0 <= score <= full):
         raise ValueError(f"{verdict.exercise}: a score of {score} out of {full}")
-    return as_dict(verdict)
+    found = as_dict(verdict)
+    worth = own.worth(verdict.exercise, full)
+    return {**found, "score": score * worth / full, "max_score": worth}

@@ -1,13 +1,15 @@
 """Naming the mistake: a learner's behaviour beside the recorded behaviour of catalogued misconceptions.
 
-Each grader class has a `behaviour(subject)`: the replies to a small fixed probe set. The replies of the reference
-and of every misconception are recorded in `graders/recorded/NN_topic.json`, so a mistake can be named where the
-misconceptions' own source is not at hand. A match means: the same replies, to rounding, as the misconception.
+Each grader class has a `behaviour(subject)`: the replies to a small fixed probe set. The replies of the library and
+of every misconception are recorded in `graders/recorded/NN_topic.json`, so a mistake can be named where the
+misconceptions' own source is not at hand. A match means: the same replies, to rounding, as the misconception; or,
+since mistakes come in company, the same wherever the misconception differs from the right answer.
 """
 
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import math
 from dataclasses import dataclass
@@ -42,20 +44,41 @@ def behaviour(name: str, subject: Subject) -> Any:
 
 def diagnose(name: str, subject: Subject) -> Diagnosis | None:
     """The misconception that explains what the subject does, or None."""
-    records = recorded(find(name).notebook).get(name)
+    records = dict(recorded(find(name).notebook).get(name, {}))
     if not records:
         return None
-    seen = behaviour(name, subject)
+    seen, right = behaviour(name, subject), records.pop("")["replies"]
+    best, explained = None, (0, 0)
     for misconception, record in records.items():
-        if same(seen, record["replies"]):
+        wrong = record["replies"]
+        if same(seen, wrong):
             return Diagnosis(misconception, record["question"])
-    return None
+        if (signs := _signs(seen, wrong, right)) > explained:
+            best, explained = Diagnosis(misconception, record["question"]), signs
+    return best
+
+
+def _signs(seen: Any, wrong: Any, right: Any) -> tuple[int, int]:
+    """How many probes tell a misconception from the right answer, if the replies seen are its own on all of them.
+
+    First those where a value is right, then those where an error is: a wrong value says more.
+    """
+    if not all(isinstance(replies, list) and len(replies) == len(right) for replies in (seen, wrong, right)):
+        return 0, 0
+    telling = [n for n in range(len(right)) if not same(wrong[n], right[n])]
+    if not all(same(seen[n], wrong[n]) for n in telling):
+        return 0, 0
+    errors = sum("raised" in right[n] for n in telling if isinstance(right[n], dict))
+    return len(telling) - errors, errors
 
 
 @functools.cache
 def recorded(notebook: str) -> dict[str, Any]:
-    """The recorded replies of a notebook's misconceptions: {exercise: {name: {question, replies}}}."""
+    """What was recorded for a notebook: {exercise: {misconception: {question, replies}}}; "" is the right answer."""
     path = graders_dir() / "recorded" / f"{notebook}.json"
+    packed = path.with_suffix(".json.gz")  # in a student bundle
+    if packed.is_file():
+        return json.loads(gzip.decompress(packed.read_bytes()))
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

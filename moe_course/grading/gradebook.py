@@ -140,7 +140,7 @@ def _points(verdict: dict[str, Any] | None, full: float) -> float | None:
         raise ValueError(f"{verdict['exercise']}: {score!r} is no score")
     if not 0 <= score <= most:
         raise ValueError(f"{verdict['exercise']}: a score of {score} is not between 0 and {most}")
-    return float(score) * full / most
+    return float(score) * full / most if most else 0.0
 
 
 def _explain(gradebook: Gradebook, name: str, notebook: str, record: Record, score: float | None) -> None:

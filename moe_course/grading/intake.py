@@ -17,7 +17,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from moe_course.grading.locate import graders_dir, notebooks_dir
+from moe_course.grading import own
+from moe_course.grading.locate import graders_dir
 from moe_course.grading.registry import EXERCISES, NOTEBOOKS, exercises_of
 from moe_course.grading.repair import repair, which_notebook
 from moe_course.grading.sources import Submission, Unreadable, from_notebook, read
@@ -115,7 +116,7 @@ def _most_defined(submission: Submission) -> str:
 @functools.cache
 def _releases() -> dict[str, NotebookNode]:
     """The notebooks as they were handed out."""
-    paths = {name: notebooks_dir() / name / f"{name}.ipynb" for name in NOTEBOOKS}
+    paths = {name: own.released(name) for name in NOTEBOOKS}
     return {name: nbformat.read(path, as_version=4) for name, path in paths.items() if path.is_file()}
 
 
@@ -131,12 +132,18 @@ def environment() -> dict[str, str]:
 
 @functools.cache
 def graders() -> str:
-    """A hash of the graders, their probes and oracles, and of the judge itself."""
+    """A hash of the graders, their probes and oracles, of the judge itself, and of an instructor's own part."""
     digest = hashlib.sha256()
-    for folder in (graders_dir(), Path(__file__).parent):
+    mine = own.folder()
+    for folder in (
+        graders_dir(),
+        Path(__file__).parent,
+        *((mine / "graders", mine / "hidden") if mine else ()),
+    ):
         for path in sorted(folder.rglob("*.py")):
             digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(json.dumps(own.settings(), default=str, sort_keys=True).encode())
     return digest.hexdigest()
 
 

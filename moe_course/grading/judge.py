@@ -12,7 +12,7 @@ import torch
 from moe_course.grading import diagnosis
 from moe_course.grading.expect import CheckFailed
 from moe_course.grading.protocol import Raised
-from moe_course.grading.rubric import Criterion, criteria, grader_of
+from moe_course.grading.rubric import Criterion, points, rubric
 from moe_course.grading.subject import LiveSubject, ProbeFailed, Subject, SubjectLost
 
 
@@ -38,7 +38,8 @@ class Verdict:
     """The outcome of one exercise.
 
     status: "passed", "failed", "not attempted", "crashed", "timed out", "out of memory", "forbidden",
-    "ungradable", "interrupted" or "refused";
+    "ungradable", "interrupted" or "refused"; a passed one may still have hidden points to win;
+    max_score: full marks; undecided: the part of them that hidden criteria decide, which were not tried;
     reason: what a person can do about it, where the criteria do not say; seed: repeats this very run.
     """
 
@@ -51,6 +52,16 @@ class Verdict:
     seconds: float = 0.0
     reason: str = ""
     diagnosis: diagnosis.Diagnosis | None = None
+    undecided: float = 0.0
+
+    @property
+    def problem(self) -> str:
+        """Why this score cannot stand in a gradebook, "" if it can."""
+        if self.status == "ungradable":
+            return f"{self.exercise}: {self.reason}"
+        if self.undecided:
+            return f"{self.exercise}: its hidden tests ({self.undecided:g} points) are not on this machine"
+        return ""
 
 
 def seeded(seed: int, exercise: str, name: str) -> torch.Generator:
@@ -58,18 +69,17 @@ def seeded(seed: int, exercise: str, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{exercise}/{name}".encode()))
 
 
-def grade(name: str, subject: Subject, seed: int) -> Verdict:
-    """Run every criterion of the exercise `name` on a subject.
+def grade(name: str, subject: Subject, seed: int, hidden: bool = True) -> Verdict:
+    """Run every criterion of the exercise `name` on a subject, the hidden ones too where they are at hand.
 
     A criterion that fails does not stop the next one; a lost subject or an interrupt stops the exercise.
     """
-    grader = grader_of(name)
-    rubric = criteria(grader)
+    lines = rubric(name, hidden)
     results: list[CheckResult] = []
     status, reason, found = "", "", None
     started = time.perf_counter()
     try:
-        for line in rubric:
+        for grader, line in lines:
             results.append(_judge(grader, line, subject, seeded(seed, name, line.name)))
         if any(result.status == "failed" for result in results):
             found = _diagnose(name, subject)
@@ -80,14 +90,15 @@ def grade(name: str, subject: Subject, seed: int) -> Verdict:
             results.clear()
     except KeyboardInterrupt:
         status = "interrupted"
-    results += [CheckResult(line, "not run") for line in rubric[len(results) :]]
+    results += [CheckResult(line, "not run") for _, line in lines[len(results) :]]
     score = sum(result.criterion.points for result in results if result.status == "passed")
-    full = sum(line.points for line in rubric)
+    tried = sum(line.points for _, line in lines)
     return Verdict(
         exercise=name,
-        status=status or ("passed" if score == full else "failed"),
+        status=status or ("passed" if score == tried else "failed"),
         score=float(score),
-        max_score=float(full),
+        max_score=float(points(name)),
+        undecided=float(points(name) - tried),
         checks=tuple(results),
         seed=seed,
         seconds=time.perf_counter() - started,
@@ -98,10 +109,8 @@ def grade(name: str, subject: Subject, seed: int) -> Verdict:
 
 def without_running(name: str, status: str, reason: str = "") -> Verdict:
     """The verdict on an exercise that was not run: not attempted, refused, or lost before it began."""
-    rubric = criteria(grader_of(name))
-    checks = tuple(CheckResult(line, "not run") for line in rubric)
-    full = float(sum(line.points for line in rubric))
-    return Verdict(name, status, 0.0, full, checks, reason=reason)
+    checks = tuple(CheckResult(line, "not run") for _, line in rubric(name, hidden=False))
+    return Verdict(name, status, 0.0, float(points(name)), checks, reason=reason)
 
 
 def _judge(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Generator) -> CheckResult:

@@ -55,7 +55,7 @@ def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) 
         return without_running(exercise.name, "not attempted")
     seed = secrets.randbelow(2**31) if seed is None else seed
     with _undisturbed():
-        return grade(exercise.name, LiveSubject({**namespace, **named}), seed)
+        return grade(exercise.name, LiveSubject({**namespace, **named}), seed, hidden=False)
 
 
 def identify(parts: tuple[Any, ...], namespace: Mapping[str, Any]) -> Exercise:

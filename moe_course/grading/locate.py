@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from moe_course.grading import own
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -29,7 +31,8 @@ def notebooks_dir() -> Path:
 
 
 def make_graders_importable() -> None:
-    """Put the folder that holds the package `graders` on the import path, once."""
+    """Put the folder that holds the package `graders` on the import path, once, and an own course's beside it."""
     folder = str(graders_dir().parent)
     if folder not in sys.path:
         sys.path.append(folder)
+    own.make_graders_importable()

@@ -17,9 +17,9 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Integer
 
+from moe_course.grading import own
 from moe_course.grading.batch import grade_submission
 from moe_course.grading.judge import Verdict
-from moe_course.grading.locate import notebooks_dir
 from moe_course.grading.registry import exercises_of
 from moe_course.grading.repair import Ungradable, repair
 from moe_course.grading.report import as_html, as_text
@@ -35,7 +35,7 @@ class Repair(NbGraderPreprocessor):
         name = resources["nbgrader"]["notebook"]
         if not exercises_of(name):
             return nb, resources
-        released = nbformat.read(notebooks_dir() / name / f"{name}.ipynb", as_version=4)
+        released = nbformat.read(own.released(name), as_version=4)
         repaired = repair(nb, released)
         for note in repaired.notes:
             self.log.warning("%s: %s", resources["nbgrader"]["student"], note)
@@ -59,8 +59,8 @@ class Judge(NbGraderPreprocessor):
         submission = from_notebook(Path(f"{name}.ipynb"), json.loads(nbformat.writes(nb)))
         verdicts = grade_submission(submission, exercises, self.seed, walls(self.unsafe))
         for verdict in verdicts:
-            if verdict.status == "ungradable":
-                raise Ungradable(f"{verdict.exercise}: {verdict.reason}")
+            if verdict.problem:
+                raise Ungradable(verdict.problem)
         by_cell = {f"check_{verdict.exercise}": verdict for verdict in verdicts}
         for number, cell in enumerate(nb.cells, start=1):
             if cell.cell_type == "code":
@@ -68,14 +68,15 @@ class Judge(NbGraderPreprocessor):
                 grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
                 if grade_id in by_cell:
                     cell.execution_count = number
-                    cell.outputs = _outputs(by_cell[grade_id], number)
+                    cell.outputs = _outputs(by_cell[grade_id], cell.metadata.nbgrader.points, number)
         return nb, resources
 
 
-def _outputs(verdict: Verdict, number: int) -> list[NotebookNode]:
-    """What running `check(...)` would have left: the rubric, and the score that nbgrader reads."""
+def _outputs(verdict: Verdict, worth: float, number: int) -> list[NotebookNode]:
+    """What running `check(...)` would have left: the rubric, and the score in the points of the grade cell."""
     rubric = {"text/html": as_html(verdict), "text/plain": as_text(verdict)}
+    score = verdict.score * worth / verdict.max_score
     return [
         new_output("display_data", rubric),
-        new_output("execute_result", {"text/plain": repr(verdict.score)}, execution_count=number),
+        new_output("execute_result", {"text/plain": repr(score)}, execution_count=number),
     ]

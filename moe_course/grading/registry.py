@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_course.grading import own
+
 
 @dataclass(frozen=True)
 class Exercise:
@@ -15,7 +17,7 @@ class Exercise:
 
     number: str  # "2.2"
     notebook: str  # "02_topk_routing"
-    library: str  # the module that holds the library's version, under the same names
+    library: str  # the module that holds the library's version, under the same names; "" if there is none
     parts: tuple[str, ...]
 
     @property
@@ -47,6 +49,10 @@ _ALL = (
     Exercise("2.5", "02_topk_routing", "moe_course.moe.dispatch", ("moe_loop",)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
+    *(
+        Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
+        for mine in own.settings()["exercise"]
+    ),
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _ALL}
@@ -54,6 +60,13 @@ EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _ALL}
 
 PART_OF: dict[str, Exercise] = {part: exercise for exercise in _ALL for part in exercise.parts}
 """The exercise that a name belongs to: two-part exercises are found by either part."""
+
+if unknown := own.settings()["points"].keys() - EXERCISES.keys():
+    raise ValueError(
+        f"{own.FILE} gives points to {', '.join(unknown)}; the exercises are {', '.join(EXERCISES)}"
+    )
+if len(PART_OF) != sum(len(exercise.parts) for exercise in _ALL):
+    raise ValueError(f"{own.FILE}: an exercise has the name of another one")
 
 NOTEBOOKS: tuple[str, ...] = tuple(dict.fromkeys(exercise.notebook for exercise in _ALL))
 """The notebooks of the course, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from moe_course.grading.expect import show
+from moe_course.grading.expect import CheckFailed, show
 from moe_course.grading.judge import CheckResult, Verdict
 from moe_course.grading.registry import EXERCISES
 
@@ -21,7 +21,8 @@ _ADVICE = {
 def headline(verdict: Verdict) -> str:
     """One line: exercise, status and points."""
     number = EXERCISES[verdict.exercise].number
-    return f"{number} {verdict.exercise}: {verdict.status}, {verdict.score:g} of {verdict.max_score:g} points"
+    line = f"{number} {verdict.exercise}: {verdict.status}, {verdict.score:g} of {verdict.max_score:g} points"
+    return line + (f" ({verdict.undecided:g} decided at grading)" if verdict.undecided else "")
 
 
 def as_text(verdict: Verdict) -> str:
@@ -31,7 +32,7 @@ def as_text(verdict: Verdict) -> str:
         f"  {_SIGNS[result.status]} {result.criterion.title} ({_points(result)})" for result in verdict.checks
     ]
     if first := _first_failure(verdict):
-        lines += ["", *str(first.failure).splitlines(), "", f"Hint: {first.criterion.hint}"]
+        lines += ["", *_message(first).splitlines(), "", f"Hint: {first.criterion.hint}"]
     if verdict.diagnosis:
         lines.append(f"This behaves like “{_words(verdict.diagnosis.name)}”. {verdict.diagnosis.question}")
     if note := verdict.reason or _ADVICE.get(verdict.status, ""):
@@ -77,6 +78,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "status": verdict.status,
         "score": verdict.score,
         "max_score": verdict.max_score,
+        "undecided": verdict.undecided,
         "seconds": round(verdict.seconds, 3),
         "seed": verdict.seed,
         "reason": verdict.reason,
@@ -84,7 +86,9 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             {
                 "name": result.criterion.name,
                 "status": result.status,
+                "title": result.criterion.title,
                 "points": result.criterion.points,
+                "hidden": result.criterion.hidden,
                 "message": result.message,
                 "hint": result.criterion.hint if result.status == "failed" else "",
             }
@@ -113,9 +117,18 @@ def _first_failure(verdict: Verdict) -> CheckResult | None:
     return next((result for result in verdict.checks if result.failure), None)
 
 
+def _message(result: CheckResult) -> str:
+    """What a learner reads of a failure: of a hidden criterion not what it tried."""
+    return (
+        "It was tried at grading, with inputs of its own." if result.criterion.hidden else str(result.failure)
+    )
+
+
 def _failure_html(result: CheckResult) -> str:
     failure = result.failure
     assert failure is not None
+    if result.criterion.hidden:
+        failure = CheckFailed(_message(result))
     rows = [("given " + name, show(value)) for name, value in failure.given.items()]
     if failure.expected is not None:
         rows += [("expected", show(failure.expected)), ("got", show(failure.got))]

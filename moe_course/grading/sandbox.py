@@ -86,7 +86,7 @@ def attempts() -> list[tuple[str, str]]:
 
 def masked_modules(notebook: str) -> tuple[str, ...]:
     """The library modules that answer an exercise of the notebook."""
-    return tuple(dict.fromkeys(exercise.library for exercise in exercises_of(notebook)))
+    return tuple(dict.fromkeys(exercise.library for exercise in exercises_of(notebook) if exercise.library))
 
 
 def command(

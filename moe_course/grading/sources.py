@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_course.grading.locate import notebooks_dir
+from moe_course.grading import own
 from moe_course.grading.registry import EXERCISES, NOTEBOOKS, PART_OF
 
 MAX_PARSED = 100_000  # characters; longer code is only searched for `def` and `class`
@@ -166,7 +166,7 @@ def is_stub(name: str, source: str) -> bool:
 def _released() -> list[dict[str, Any]]:
     cells: list[dict[str, Any]] = []
     for notebook in NOTEBOOKS:
-        path = notebooks_dir() / notebook / f"{notebook}.ipynb"
+        path = own.released(notebook)
         if path.is_file():
             cells += json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]

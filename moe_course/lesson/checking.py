@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from moe_course.grading import live, report
+from moe_course.grading import live, own, report
 from moe_course.grading.registry import find
 from moe_course.lesson import workspace
 
@@ -28,15 +29,19 @@ def check(*parts: Any) -> float:
         _passed.update(zip(find(verdict.exercise).parts, parts, strict=True))
     if verdict.status != "refused":
         workspace.record(report.as_dict(verdict), live.sources(find(verdict.exercise).parts, parts))
+    if verdict.status == "passed" and "NBGRADER_VALIDATING" in os.environ:
+        # Validate grades nothing, but calls a failure what is less than the points of the cell.
+        return own.worth(verdict.exercise, verdict.max_score)
     return verdict.score
 
 
 def working(written: Callable[..., Any]) -> Callable[..., Any]:
     """Your function once it has passed its check in this session; until then the library's, and it says so."""
     name = written.__name__
-    if _passed.get(name) is written:
+    library = find(name).library
+    if _passed.get(name) is written or not library:
         return written
     if name not in _told:
         _told.add(name)
         print(f"({name}: the library's version stands in until yours passes its check)")
-    return getattr(importlib.import_module(find(name).library), name)
+    return getattr(importlib.import_module(library), name)

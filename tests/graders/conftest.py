@@ -1,6 +1,6 @@
 """Run graders directly: `pytest tests/graders --submission FILE [--seed N]`.
 
-Without --submission they grade the reference solutions.
+Without --submission they grade the reference solutions; where there are none, in a student bundle, they are skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ def pytest_addoption(parser):
 def submission(request):
     chosen = request.config.getoption("submission", None)
     notebook = request.module.__name__.rpartition("test_")[2]
-    return read(chosen or notebooks_dir().parent / "solutions" / notebook / f"{notebook}.ipynb")
+    reference = notebooks_dir().parent / "solutions" / notebook / f"{notebook}.ipynb"
+    if not chosen and not reference.parent.parent.is_dir():
+        pytest.skip("name a file: --submission work/NN_topic/NN_topic.ipynb")
+    return read(chosen or reference)
 
 
 @pytest.fixture(scope="module")

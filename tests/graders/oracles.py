@@ -17,6 +17,18 @@ def swiglu(
     return (hidden_TF @ down).to(x_TD.dtype)
 
 
+def moe_ffn_params(
+    d_model: int, d_ff: int, num_experts: int, top_k: int, num_shared: int = 0
+) -> tuple[int, int]:
+    """(total, active): the router's columns and each expert's three matrices, added one by one."""
+    total = active = sum(d_model for _ in range(num_experts))
+    for expert in range(num_experts + num_shared):
+        size = sum((d_model * d_ff, d_model * d_ff, d_ff * d_model))
+        total += size
+        active += size if expert < top_k or expert >= num_experts else 0
+    return total, active
+
+
 def router_probs(x_TD: torch.Tensor, w_DE: torch.Tensor) -> torch.Tensor:
     """Softmax of x·w over the experts, computed in float64, as float32."""
     return softmax(x_TD.double() @ w_DE.double()).float()

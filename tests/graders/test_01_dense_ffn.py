@@ -44,7 +44,7 @@ def named(names, values):
 SWIGLU = "x_TD w_gate_DF w_up_DF w_down_FD"
 
 
-@grades("swiglu_ffn")
+@grades("swiglu_ffn", hidden=2)
 class TestSwigluFfn:
     @criterion(1, "the result has the shape and dtype of x", hint="Which matrix takes F back to D?")
     def test_shape_and_dtype(self, subject, rng):
@@ -107,7 +107,7 @@ class TestSwigluFfn:
         ]
 
 
-@grades("ffn_params")
+@grades("ffn_params", hidden=1)
 class TestFfnParams:
     @criterion(
         2,
@@ -133,7 +133,7 @@ class TestFfnParams:
         return [_typed(subject.run(call, "ffn_params", *sizes)) for sizes in probes]
 
 
-@grades("ffn_flops")
+@grades("ffn_flops", hidden=1)
 class TestFfnFlops:
     @criterion(
         2,
@@ -162,12 +162,9 @@ class TestFfnFlops:
 MOE = "d_model d_ff num_experts top_k num_shared"
 
 
-@grades("moe_ffn_params")
+@grades("moe_ffn_params", hidden=2)
 class TestMoeFfnParams:
-    @staticmethod
-    def want(d_model, d_ff, num_experts, top_k, num_shared=0):
-        router, expert = d_model * num_experts, 3 * d_model * d_ff
-        return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
+    want = staticmethod(oracles.moe_ffn_params)
 
     def parts(self, subject, *args):
         """(total, active) of the learner, each an int."""
@@ -244,7 +241,7 @@ TINY = ModelConfig(
 )
 
 
-@grades("model_params")
+@grades("model_params", hidden=3)
 class TestModelParams:
     def compare(self, subject, config):
         given = {"config": config}
@@ -325,7 +322,7 @@ class TestModelParams:
         return [subject.run(call, "model_params", config) for config in configs]
 
 
-@grades("active_matched_d_ff")
+@grades("active_matched_d_ff", hidden=2)
 class TestActiveMatchedDff:
     @criterion(
         2,

@@ -35,7 +35,7 @@ def seed(number):
 HUGE_TE = torch.tensor([[300.0, 299, -200], [-400, -401, -403], [-100, -102, 650]])
 
 
-@grades("router_probs")
+@grades("router_probs", hidden=2)
 class TestRouterProbs:
     @staticmethod
     def inputs(tokens, d_model, experts, rng, dtype=torch.float32):
@@ -120,7 +120,7 @@ class TestRouterProbs:
         ]
 
 
-@grades("top_k_gate")
+@grades("top_k_gate", hidden=2)
 class TestTopKGate:
     cases = ((1, 3, 2), (4, 5, 2), (6, 7, 3), (5, 4, 4), (3, 1, 1))  # T, E, k
 
@@ -266,7 +266,7 @@ class TestTopKGate:
         ]
 
 
-@grades("sparse_gates")
+@grades("sparse_gates", hidden=2)
 class TestSparseGates:
     cases = ((1, 3, 2), (4, 5, 2), (7, 6, 3), (3, 4, 4), (2, 1, 1))  # T, E, k
 
@@ -352,7 +352,7 @@ class TestSparseGates:
 NOISY = "x_TD w_gate_DE w_noise_DE noise_TE training"
 
 
-@grades("noisy_logits")
+@grades("noisy_logits", hidden=2)
 class TestNoisyLogits:
     @staticmethod
     def inputs(tokens, d_model, experts, training, rng, dtype=torch.float32):
@@ -459,7 +459,7 @@ def unweighted(args):
 MOE = "x_TD weights_TK idx_TK w_gate_EDF w_up_EDF w_down_EFD"
 
 
-@grades("moe_loop")
+@grades("moe_loop", hidden=2)
 class TestMoeLoop:
     sizes = ((1, 2, 3, 1, 1), (4, 3, 5, 2, 1), (2, 3, 5, 4, 2), (9, 5, 4, 6, 3))  # T, D, F, E, K
 
@@ -582,7 +582,7 @@ class TestMoeLoop:
         ]
 
 
-@grades("switch_gate")
+@grades("switch_gate", hidden=2)
 class TestSwitchGate:
     @staticmethod
     def gate(subject, logits_TE):
@@ -684,7 +684,7 @@ class TestSwitchGate:
 GRADIENT = "dy_TD expert_out_TKD probs_TE idx_TK"
 
 
-@grades("router_gradient")
+@grades("router_gradient", hidden=2)
 class TestRouterGradient:
     @staticmethod
     def inputs(tokens, d_model, experts, k, rng, dtype=torch.float32):

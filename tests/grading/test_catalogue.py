@@ -3,10 +3,10 @@ alternative and the library's own answer is accepted, with every seed of this se
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
+from test_library import library_version
 
 from moe_course.grading.catalogue import Entry, entries, record
 from moe_course.grading.diagnosis import behaviour, diagnose, same
@@ -14,7 +14,7 @@ from moe_course.grading.expect import CheckFailed
 from moe_course.grading.judge import grade, seeded
 from moe_course.grading.locate import graders_dir
 from moe_course.grading.registry import EXERCISES, NOTEBOOKS
-from moe_course.grading.rubric import criteria, grader_of
+from moe_course.grading.rubric import criteria, grader_of, hidden_grader_of
 from moe_course.grading.subject import LiveSubject, ProbeFailed
 
 TESTS = Path(__file__).parent.parent
@@ -51,6 +51,18 @@ def test_misconception_is_named(entry):
     assert found.name == entry.name
 
 
+def test_a_second_mistake_does_not_hide_the_first():
+    """The router counted once for each expert, and bad arguments accepted besides."""
+
+    def moe_ffn_params(d_model, d_ff, num_experts, top_k, num_shared=0):
+        expert = 3 * d_model * d_ff
+        return (num_experts + num_shared) * expert, (top_k + num_shared) * expert
+
+    found = diagnose("moe_ffn_params", LiveSubject({"moe_ffn_params": moe_ffn_params}))
+    assert found is not None
+    assert found.name == "no_router"
+
+
 @pytest.mark.parametrize("entry", all_entries("misconceptions"), ids=title)
 def test_misconception_asks_a_question(entry):
     assert entry.question.endswith("?") or "?" in entry.question
@@ -61,19 +73,6 @@ def test_misconception_asks_a_question(entry):
 def test_alternative_is_accepted(entry, grader_seeds):
     for seed in grader_seeds:
         verdict = grade(entry.exercise, subject_of(entry), seed)
-        assert verdict.status == "passed", f"seed {seed}: {[r.message for r in verdict.checks if r.failure]}"
-
-
-def library_version(name: str) -> LiveSubject:
-    exercise = EXERCISES[name]
-    module = importlib.import_module(exercise.library)
-    return LiveSubject({part: getattr(module, part) for part in exercise.parts})
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_library_is_accepted(name, grader_seeds):
-    for seed in grader_seeds:
-        verdict = grade(name, library_version(name), seed)
         assert verdict.status == "passed", f"seed {seed}: {[r.message for r in verdict.checks if r.failure]}"
 
 
@@ -98,19 +97,27 @@ def test_every_criterion_catches_a_misconception(name):
     assert {line.name for line in criteria(grader_of(name))} == needed
 
 
+@pytest.mark.parametrize("name", [name for name in EXERCISES if EXERCISES[name].graded])
+def test_hidden_criteria_are_worth_what_is_declared_and_catch_something(name):
+    secret = hidden_grader_of(name)
+    assert secret is not None, "an exercise that counts has hidden criteria"
+    assert not {line.name for line in criteria(secret)} & {line.name for line in criteria(grader_of(name))}
+    for line in criteria(secret):
+        assert any(rejects(secret, line.name, entry) for entry in entries(TESTS / "misconceptions", name)), (
+            line.name
+        )
+
+
+def rejects(grader: type, criterion: str, entry: Entry) -> bool:
+    try:
+        getattr(grader(), f"test_{criterion}")(subject_of(entry), seeded(1, entry.exercise, criterion))
+    except (CheckFailed, ProbeFailed):
+        return True
+    return False
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_recorded_behaviour_is_fresh(notebook):
     """`moe-course record` writes these files."""
     path = graders_dir() / "recorded" / f"{notebook}.json"
     assert path.read_text(encoding="utf-8") == record(TESTS / "misconceptions", notebook)
-
-
-JUNK = (None, 3, 2.75, "text", (), (1,), (None, None), [[1, 2], [3]], {"a": 1}, object(), float("nan"), True)
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_junk_scores_nothing_and_raises_nothing(name):
-    for junk in JUNK:
-        verdict = grade(name, LiveSubject({name: lambda *args, _junk=junk, **kwargs: _junk}), seed=1)
-        assert verdict.status == "failed", junk
-        assert verdict.score == 0, junk

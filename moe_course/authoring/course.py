@@ -1,0 +1,91 @@
+"""`moe-course course DIR`: a course of one's own, which takes notebooks from this one and leaves it untouched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from moe_course.grading import own
+
+CONFIG = "nbgrader_config.py"
+TEMPLATE = """\
+# Your course. After a change: moe-course course {here}
+
+# Taken from the course, with the points below.
+notebooks = [{notebooks}]
+
+# What an exercise counts in your gradebook, if not what its rubric says. With 0 it stays in the notebook as practice.
+[points]
+# top_k_gate = 20
+# noisy_logits = 0
+
+# Exercises of your own; their notebooks are in solutions/, their graders in graders/.
+# [[exercise]]
+# number = "12.1"
+# notebook = "12_my_topic"
+# parts = ["my_exercise"]
+"""
+
+
+def update(checkout: Path, target: Path) -> list[str]:
+    """Make the course folder `target`, or bring its notebooks up to date; returns what was done.
+
+    Nothing of the instructor's is lost: a notebook they edited is kept in backups/. Raises ValueError where
+    course.toml names what does not exist.
+    """
+    said = _skeleton(checkout, target)
+    settings = own.read(target / own.FILE)
+    for notebook in settings["notebooks"]:
+        source = checkout / "solutions" / str(notebook) / f"{notebook}.ipynb"
+        if not source.is_file():
+            raise ValueError(f"{target / own.FILE}: the course has no notebook {notebook!r}")
+        text = _with_points(source, settings["points"])
+        said += _put(text, target / "solutions" / notebook / source.name, target / "backups")
+    return said
+
+
+def _skeleton(checkout: Path, target: Path) -> list[str]:
+    """What a new course folder starts with."""
+    if (target / own.FILE).is_file():
+        return []
+    for name in ("solutions", *own.PACKAGES.values()):
+        (target / name).mkdir(parents=True, exist_ok=True)
+    notebooks = sorted(path.parent.name for path in (checkout / "solutions").glob("*/*.ipynb"))
+    listed = "".join(f'\n    "{name}",' for name in notebooks) + "\n"
+    (target / own.FILE).write_text(TEMPLATE.format(here=target, notebooks=listed), encoding="utf-8")
+    config = (checkout / CONFIG).read_text(encoding="utf-8")
+    use = f'\nimport os\n\nos.environ["{own.VARIABLE}"] = os.path.dirname(os.path.abspath(__file__))\n\n'
+    head, separator, rest = config.partition("from pathlib import Path\n")
+    (target / CONFIG).write_text(head.rstrip() + "\n" + use + separator + rest, encoding="utf-8")
+    return [f"{target}: a new course; {own.FILE} says what it takes"]
+
+
+def _with_points(source: Path, points: dict[str, Any]) -> str:
+    """A notebook of the course whose grade cells carry the instructor's points; practice has no grade cell."""
+    notebook = nbformat.read(source, as_version=4)
+    for cell in notebook.cells:
+        marks = cell.metadata.get("nbgrader", {})
+        worth = points.get(marks.get("grade_id", "").removeprefix("check_"))
+        if marks.get("grade") and worth is not None:
+            marks["points"] = worth
+            if worth == 0:
+                del cell.metadata["nbgrader"]
+    return nbformat.writes(notebook) + "\n"
+
+
+def _put(text: str, path: Path, backups: Path) -> list[str]:
+    old = path.read_text(encoding="utf-8") if path.is_file() else None
+    if old == text:
+        return []
+    said = []
+    if old is not None:
+        backups.mkdir(exist_ok=True)
+        kept = backups / f"{path.stem}-{len(list(backups.glob(f'{path.stem}-*'))) + 1}.ipynb"
+        shutil.copy(path, kept)
+        said = [f"{kept}: {path.name} as it was"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return [*said, f"{path}: {'added' if old is None else 'updated'}"]

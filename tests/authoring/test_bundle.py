@@ -1,0 +1,112 @@
+"""The student bundle: it holds no answer, says so if it would, and works in an environment of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from synthetic import ROOT
+
+from moe_course.authoring import bundle
+from moe_course.grading.registry import EXERCISES, NOTEBOOKS
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "moe"
+    bundle.write(ROOT, folder)
+    return folder
+
+
+def test_what_a_learner_needs_is_there(written):
+    for name in NOTEBOOKS:
+        assert (written / "notebooks" / name / f"{name}.ipynb").is_file()
+    assert "make lab" in (written / "README.md").read_text(encoding="utf-8")
+    assert (written / "moe_course" / "grading" / "live.py").is_file()
+
+
+def test_what_tells_answers_is_not(written):
+    names = {part for path in written.rglob("*") for part in path.relative_to(written).parts}
+    assert not names & {"solutions", "hidden", "alternatives", "misconceptions", "docs", ".git"}
+    assert list(bundle.leaks(ROOT, written)) == []
+
+
+def test_no_telling_line_stands_in_any_file(written):
+    """Beside the library and the oracles, which are open: searched here without the bundler's own help."""
+    secret = set()
+    for folder in bundle.SECRET:
+        for path in (ROOT / folder).rglob("*.py"):
+            secret |= {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
+    questions = {line for line in secret if line.startswith('"""') and len(line) > 40}
+    assert len(questions) > 100
+    texts = [path.read_bytes() for path in written.rglob("*") if path.is_file()]
+    for question in questions:
+        needle = question.strip('"').encode()
+        assert not any(needle in text for text in texts), question
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("notebooks/note.md", "    weights_TK, idx_TK = torch.topk(probs_TE, k, dim=-1)"),
+        ("moe_course/extra.py", (ROOT / "tests/misconceptions/02_topk_routing/switch_gate.py").read_text()),
+    ],
+)
+def test_a_leak_is_noticed(written, tmp_path, place, text):
+    leaky = tmp_path / "leaky"
+    (leaky / place).parent.mkdir(parents=True)
+    (leaky / place).write_text(text, encoding="utf-8")
+    assert any(place in found for found in bundle.leaks(ROOT, leaky))
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        bundle.write(ROOT, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture(scope="module")
+def installed(written):
+    """The bundle with a virtual environment of its own, which borrows the pinned packages of this one.
+
+    A fresh `make lab` downloads and unpacks them: that takes minutes, and CI has just done it for the checkout.
+    """
+    subprocess.run([sys.executable, "-m", "venv", str(written / ".venv")], check=True)
+    (packages,) = (written / ".venv" / "lib").glob("python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    scripts = Path(sysconfig.get_path("scripts"))
+    path = os.pathsep.join((str(scripts), os.environ["PATH"]))
+    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "MOE_COURSE_OWN")
+    return {name: value for name, value in os.environ.items() if name not in hidden} | {"PATH": path}
+
+
+def make(written, env, *words):
+    return subprocess.run(["make", *words], cwd=written, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("make"), reason="needs make")
+def test_it_works_in_an_environment_of_its_own(written, installed):
+    """`make lab` comes up, `make test` is green, and a mistake still has a name."""
+    lab = make(written, installed, "lab", "ARGS=--until-ready")
+    assert lab.returncode == 0, lab.stdout + lab.stderr
+    assert (written / "work" / "02_topk_routing" / "02_topk_routing.ipynb").is_file()
+
+    tests = make(written, installed, "test", "ARGS=--seeds=1 -q -p no:cacheprovider -k 'not transformers'")
+    assert tests.returncode == 0, tests.stdout[-3000:] + tests.stderr[-3000:]
+
+    wrong = written / "work" / "wrong.py"
+    wrong.write_text("def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n")
+    where = "import moe_course; print(moe_course.__file__)"
+    python = written / ".venv" / "bin" / "python"
+    run = [python, "-c", where]
+    assert str(written) in subprocess.run(run, capture_output=True, text=True, env=installed, cwd="/").stdout
+    check = [python, "-m", "moe_course.cli", "check", str(wrong)]
+    said = subprocess.run(check, capture_output=True, text=True, env=installed, cwd=written).stdout
+    assert "This behaves like" in said
+    assert "decided at grading" in said
+    assert len(EXERCISES) > 10

@@ -1,0 +1,164 @@
+"""A course of one's own, made of the very lines that docs/instructors.md shows."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from stock_nbgrader import Course, cell_of, jupyter_env, notebook_file
+from synthetic import ROOT, answer, check, code, write
+
+from moe_course.authoring import course as own_course
+from moe_course.grading import own
+from moe_course.grading.rubric import points
+from moe_course.grading.sandbox import problem
+
+MINE = "12_temperature"
+TAKEN = "01_dense_ffn"
+RIGHT = "return (logits_TE / temperature).softmax(dim=-1)"
+
+
+def shown_in_the_guide():
+    """{file: text} of the code blocks whose first line is the name of a file."""
+    guide = (ROOT / "docs" / "instructors.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    return dict(blocks)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The course folder as the guide has it."""
+    target = tmp_path_factory.mktemp("own") / "moe-2027"
+    own_course.update(ROOT, target)
+    shown = shown_in_the_guide()
+    assert shown.keys() == {"nbgrader_config.py", "course.toml", *(f for f in shown if f.endswith("py"))}
+    config = target / "nbgrader_config.py"
+    config.write_text(config.read_text(encoding="utf-8") + shown.pop("nbgrader_config.py"), encoding="utf-8")
+    for name, text in shown.items():
+        (target / name).write_text(text, encoding="utf-8")
+    shutil.rmtree(target / "solutions")
+    own_course.update(ROOT, target)
+    stub = answer("temperature_probs", RIGHT).copy()
+    stub.source = stub.source.replace("(x)", "(logits_TE, temperature)")
+    setup = code("setup", "from moe_course.lesson import check", tags=["setup"])
+    write(notebook_file(target / "solutions", MINE), setup, stub, check("temperature_probs", 4))
+    return target
+
+
+def command(folder, *words):
+    """moe-course with this course folder; a process of its own, since the exercises are read at import."""
+    return subprocess.run(
+        [sys.executable, "-m", "moe_course.cli", *map(str, words)],
+        env={**os.environ, own.VARIABLE: str(folder)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_points_and_practice_are_in_the_notebook(folder):
+    notebook = nbformat.read(notebook_file(folder / "solutions", TAKEN), as_version=4)
+    assert cell_of(notebook, "check_swiglu_ffn").metadata.nbgrader.points == 20
+    assert cell_of(notebook, "check_ffn_params").metadata.nbgrader.points == points("ffn_params")
+    practice = next(cell for cell in notebook.cells if cell.source == "check(ffn_flops)")
+    assert "nbgrader" not in practice.metadata
+    assert [path.name for path in (folder / "solutions").iterdir()] == [TAKEN, MINE] or len(
+        list((folder / "solutions").iterdir())
+    ) == 2
+
+
+def test_an_edited_notebook_is_kept(folder, tmp_path):
+    copied = tmp_path / "course"
+    shutil.copytree(folder, copied)
+    path = notebook_file(copied / "solutions", TAKEN)
+    edited = path.read_text(encoding="utf-8").replace("dense FFN", "dense layer")
+    path.write_text(edited, encoding="utf-8")
+    said = own_course.update(ROOT, copied)
+    assert any("as it was" in line for line in said)
+    assert (copied / "backups" / f"{TAKEN}-1.ipynb").read_text(encoding="utf-8") == edited
+    assert own_course.update(ROOT, copied) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("notebooks = [", "course.toml"),
+        ("note = 3", "note = 3"),
+        ("[points]\nffn_params = -1", "ffn_params = -1"),
+        ("[points]\nffn_parms = 1", "ffn_parms"),
+        ('[[exercise]]\nnumber = "12.1"', "an exercise needs number, notebook, parts"),
+        ('[[exercise]]\nnumber = "1"\nnotebook = "12_x"\nparts = ["ffn_params"]', "the name of another"),
+    ],
+)
+def test_a_mistake_in_course_toml_is_named(tmp_path, text, complaint):
+    (tmp_path / own.FILE).write_text(text, encoding="utf-8")
+    said = command(tmp_path, "check", "--help" if "help" in text else ROOT / "README.md")
+    assert said.returncode != 0
+    assert complaint in said.stderr
+
+
+def test_own_exercise_and_own_hidden_test_are_graded(folder, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def temperature_probs(logits_TE, temperature):\n    return logits_TE.softmax(-1) / temperature\n"
+        "def ffn_params(d_model, d_ff):\n    return 3 * d_model * d_ff if d_ff != 131 else 0\n"
+    )
+    said = command(folder, "check", file, "--json")
+    verdicts = {found["exercise"]: found for found in map(json.loads, said.stdout.splitlines())}
+    assert verdicts["temperature_probs"]["status"] == "failed"
+    assert verdicts["temperature_probs"]["max_score"] == 4
+    (hidden,) = [line for line in verdicts["ffn_params"]["checks"] if line["hidden"]]
+    assert (hidden["name"], hidden["status"]) == ("exam", "failed")
+    assert all(line["status"] == "passed" for line in verdicts["ffn_params"]["checks"] if line != hidden)
+
+
+@pytest.fixture(scope="module")
+def graded(folder, tmp_path_factory):
+    """The course folder after nbgrader and moe-course grade have graded two learners, one of them late."""
+    if why := problem():
+        if "CI" in os.environ:
+            pytest.fail(f"the sandbox must start in CI: {why}")
+        pytest.skip(f"no sandbox here: {why}")
+    base = tmp_path_factory.mktemp("own-graded")
+    course = Course(folder, base / "learner", jupyter_env(base / "home", base / "exchange"))
+    for name in (TAKEN, MINE):
+        course.nbgrader("generate_assignment", name, "--force")
+        solved = nbformat.read(notebook_file(folder / "solutions", name), as_version=4)
+        for student, day in (("early", "2027-03-01"), ("late", "2027-03-03")):
+            path = notebook_file(folder / "submitted" / student, name)
+            path.parent.mkdir(parents=True)
+            nbformat.write(solved, path)
+            (path.parent / "timestamp.txt").write_text(f"{day} 12:00:00 UTC")
+    course.nbgrader("db", "assignment", "add", MINE, "--duedate=2027-03-01 23:59:00 UTC")
+    for name in (TAKEN, MINE):
+        course.nbgrader("autograde", name)
+    course.nbgrader("export")
+    return course
+
+
+@pytest.mark.slow
+def test_nbgrader_grades_the_course(graded):
+    with open(graded.root / "grades.csv", encoding="utf-8") as file:
+        rows = {(row["student_id"], row["assignment"]): row for row in csv.DictReader(file)}
+    full = sum(map(points, ("ffn_params", "moe_ffn_params", "model_params", "active_matched_d_ff"))) + 20
+    early, late = rows["early", TAKEN], rows["late", MINE]
+    assert (float(early["score"]), float(early["max_score"])) == (full, full)
+    assert float(rows["early", MINE]["score"]) == 4
+    assert (float(late["raw_score"]), float(late["late_submission_penalty"])) == (4, pytest.approx(0.8))
+
+
+@pytest.mark.slow
+def test_the_command_gives_the_same_points(graded, tmp_path):
+    said = command(graded.root, "grade", graded.root / "submitted", "--out", tmp_path / "out")
+    assert said.returncode == 0, said.stdout + said.stderr
+    with open(tmp_path / "out" / "grades.csv", encoding="utf-8") as file:
+        (early, _) = csv.DictReader(file)
+    assert float(early["swiglu_ffn"]) == 20
+    assert float(early["ffn_flops"]) == 0
+    assert float(early["temperature_probs"]) == 4
+    assert early["total"] == early["maximum"]
