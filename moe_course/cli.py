@@ -12,13 +12,13 @@ from pathlib import Path
 
 def _check(args: argparse.Namespace) -> int:
     from moe_course.grading.batch import check_files
-    from moe_course.grading.report import as_dict, as_text
+    from moe_course.grading.report import as_dict, as_text, printable
 
     good = True
     for path, verdicts in check_files(args.files, args.exercise, args.jobs, args.seed):
         if isinstance(verdicts, str):
             good = False
-            print(verdicts, file=sys.stderr)
+            print(printable(verdicts), file=sys.stderr)
             continue
         for verdict in verdicts:
             good = good and verdict.status == "passed"
@@ -31,6 +31,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _grade(args: argparse.Namespace) -> int:
     from moe_course.grading.cohort import grade
+    from moe_course.grading.report import printable
 
     records = grade(
         args.submitted,
@@ -44,19 +45,20 @@ def _grade(args: argparse.Namespace) -> int:
         anonymise=args.anonymise,
     )
     ungradable = [record for record in records if record["status"] == "ungradable"]
-    print(
-        f"{len(records) - len(ungradable)} graded, {len(ungradable)} ungradable: see {args.out / 'grades.csv'}"
-    )
+    print(f"{len(records) - len(ungradable)} graded, {len(ungradable)} ungradable: see")
+    for path in (args.out / "grades.csv", *sorted(args.out.glob("report-*.html"))):
+        print(f"  {path}")
     for record in ungradable:
-        print(f"  {record['student']}: {record['reason']}")
+        print(printable(f"{record['student']}: {record['reason']}"))
     return 1 if ungradable else 0
 
 
 def _regrade(args: argparse.Namespace) -> int:
     from moe_course.grading.cohort import regrade_diff
+    from moe_course.grading.report import printable
 
     changes = regrade_diff(args.submitted, args.out, args.assignment, args.jobs, args.unsafe)
-    print("\n".join(map(str, changes)) or "No score would change.")
+    print(printable("\n".join(map(str, changes))) or "No score would change.")
     return 0
 
 

@@ -28,7 +28,7 @@ def test_check_prints_one_json_object_a_line(files, capsys):
         "ffn_params",
         "passed",
     )
-    assert (first["score"], first["max_score"]) == (3.0, 3.0)
+    assert (first["score"], first["max_score"]) == (4.0, 4.0)
     assert {"name", "status", "message", "hint"} <= first["checks"][0].keys()
     assert second["status"] == "failed"
     assert second["diagnosis"]["name"] == "two_matrices"
@@ -37,7 +37,7 @@ def test_check_prints_one_json_object_a_line(files, capsys):
 
 def test_check_says_yes_only_if_everything_passed(files, capsys):
     assert main(["check", str(files / "right.py")]) == 0
-    assert "1.2 ffn_params: passed, 3 of 3 points" in capsys.readouterr().out
+    assert "1.2 ffn_params: passed, 4 of 4 points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

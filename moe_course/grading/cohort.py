@@ -64,6 +64,7 @@ class Bench:
         """Grade one submission. Whatever happens, there is a record of it."""
         started, clock = now(), time.perf_counter()
         verdicts: list[dict[str, Any]] = []
+        solutions: dict[str, Any] = {}
         problem, again = task.problem, False
         try:
             if task.submission is not None:
@@ -71,6 +72,8 @@ class Bench:
                 problem = "; ".join(filter(None, (verdict.problem for verdict in found)))
                 again = bool(problem)
                 verdicts = [_sound(verdict) for verdict in found]
+                names = [verdict["exercise"] for verdict in verdicts]
+                solutions = {name: mark for name in names if (mark := task.submission.fingerprint(name))}
         except Exception as error:
             problem = f"the grader failed ({type(error).__name__}: {error}): mend it, then --resume"
             again = True
@@ -86,6 +89,7 @@ class Bench:
             "max_score": sum(verdict["max_score"] for verdict in verdicts) if verdicts else None,
             "repairs": list(task.repairs),
             "verdicts": verdicts,
+            "solutions": solutions,  # to find identical ones without their text
             "seed": self.seed,
             "key": task.key,
             "version": environment()["moe-course"],

@@ -77,6 +77,11 @@ def exercises_of(notebook: str) -> tuple[Exercise, ...]:
     return tuple(exercise for exercise in _ALL if exercise.notebook == notebook)
 
 
+def label(name: str) -> str:
+    """Number and name, for people: "2.2 top_k_gate". A name that is no exercise stays as it is."""
+    return f"{EXERCISES[name].number} {name}" if name in EXERCISES else name
+
+
 def find(name: str) -> Exercise:
     """The exercise called `name` (or one of whose parts is). Raises ValueError with the names that exist."""
     if name not in PART_OF:

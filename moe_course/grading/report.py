@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from typing import Any
+from unicodedata import category
 
 from moe_course.grading.expect import CheckFailed, show
 from moe_course.grading.judge import CheckResult, Verdict
@@ -12,6 +13,7 @@ from moe_course.grading.registry import EXERCISES
 _SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}
 _COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781"}
 _CELL = "text-align:left;padding:.15em .6em"
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, direction of writing, half characters, line ends
 _ADVICE = {
     "not attempted": "Fill the gap in the cell above, run it, then run this cell again.",
     "interrupted": "Stopped before all criteria were tried. Does a loop in your code ever end?",
@@ -23,6 +25,14 @@ def headline(verdict: Verdict) -> str:
     number = EXERCISES[verdict.exercise].number
     line = f"{number} {verdict.exercise}: {verdict.status}, {verdict.score:g} of {verdict.max_score:g} points"
     return line + (f" ({verdict.undecided:g} decided at grading)" if verdict.undecided else "")
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: whatever steers it becomes its escape, so ESC is `\\x1b`."""
+    return "".join(
+        char.encode("unicode_escape").decode() if category(char) in _STEERING and char not in "\n\t" else char
+        for char in text
+    )
 
 
 def as_text(verdict: Verdict) -> str:
@@ -37,7 +47,7 @@ def as_text(verdict: Verdict) -> str:
         lines.append(f"This behaves like “{_words(verdict.diagnosis.name)}”. {verdict.diagnosis.question}")
     if note := verdict.reason or _ADVICE.get(verdict.status, ""):
         lines += ["", note]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def as_html(verdict: Verdict) -> str:
@@ -68,7 +78,7 @@ def as_html(verdict: Verdict) -> str:
     parts.append(
         f'<p style="opacity:.6;font-size:85%;margin:.3em 0">seed {verdict.seed}</p>' if verdict.seed else ""
     )
-    return "".join(parts) + "</div>"
+    return printable("".join(parts) + "</div>")
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
@@ -85,8 +95,8 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "checks": [
             {
                 "name": result.criterion.name,
-                "status": result.status,
                 "title": result.criterion.title,
+                "status": result.status,
                 "points": result.criterion.points,
                 "hidden": result.criterion.hidden,
                 "message": result.message,

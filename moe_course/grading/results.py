@@ -2,11 +2,12 @@
 
     OUT/results.json    every record
     OUT/grades.csv      one row a student, one column an exercise, total, maximum, status
+    OUT/report-ASSIGNMENT.html    the instructor's page
     OUT/canvas.csv      to import in Canvas, and
     OUT/moodle.csv      in Moodle: one file an assignment where there are several
 
 What could not be graded has an empty cell and a reason in grades.csv, never a zero. It is left out of the import
-files, since Canvas takes an empty cell for the wish to erase a grade. With `anonymise`, the first two show
+files, since Canvas takes an empty cell for the wish to erase a grade. With `anonymise`, the first three show
 pseudonyms; the import files, the records and the log keep the names.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from moe_course.grading.ledger import Ledger, Record, write
+from moe_course.grading.page import by_assignment, page
 from moe_course.grading.registry import EXERCISES
 
 Row = list[str | float | None]
@@ -36,6 +38,9 @@ def write_results(ledger: Ledger, anonymise: bool = False) -> None:
         ending = f"-{ledger.path('', assignment).parent.name}.csv" if len(assignments) > 1 else ".csv"
         write(ledger.out / f"canvas{ending}", _csv(canvas(mine, assignment)))
         write(ledger.out / f"moodle{ending}", _csv(moodle(mine)))
+    for assignment, mine in by_assignment(shown).items():
+        name = f"report-{ledger.path('', assignment).parent.name}.html"
+        write(ledger.out / name, page(assignment, mine, anonymise))
 
 
 def grades(records: Sequence[Record]) -> list[Row]:

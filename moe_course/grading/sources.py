@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import json
 import re
 import warnings
@@ -39,6 +40,19 @@ class Submission:
         """Whether every part of the exercise still is the released stub."""
         mine = [part for part in EXERCISES[exercise].parts if part in self.definitions]
         return all(is_stub(part, self.definitions[part]) for part in mine)
+
+    def fingerprint(self, exercise: str) -> dict[str, Any] | None:
+        """What answers share that differ in comments, layout and docstrings only: {"hash", "statements"}.
+
+        statements: how many the answer adds to the stub. None for an untouched stub, for a part that is missing and
+        for code that does not parse.
+        """
+        parts = EXERCISES[exercise].parts
+        trees = [normalised(self.definitions.get(part, ""), part) for part in parts]
+        if None in trees or self.untouched(exercise):
+            return None
+        written = sum(len(_added(part, self.definitions[part])) for part in parts)
+        return {"hash": hashlib.sha256(repr(trees).encode()).hexdigest()[:16], "statements": written}
 
 
 def read(path: str | Path) -> Submission:
@@ -146,14 +160,28 @@ def without_docstrings(node: ast.AST) -> ast.AST:
 
 def normalised(source: str, name: str) -> str | None:
     """The definition of `name` without comments, layout and docstrings; None where there is none."""
+    node = _definition(source, name)
+    try:
+        return None if node is None else ast.dump(node)
+    except RecursionError:
+        return None
+
+
+def _definition(source: str, name: str) -> ast.AST | None:
+    """The definition of `name` without docstrings."""
     tree = parsed(source)
     for node in tree.body if tree else ():
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            try:
-                return ast.dump(without_docstrings(node))
-            except RecursionError:
-                return None
+            return without_docstrings(node)
     return None
+
+
+def _added(name: str, source: str) -> list[str]:
+    """The statements in the definition of `name` that its stub has not."""
+    definition, stub = _definition(source, name), _stubs().get(name) or ""
+    inside = list(ast.walk(definition))[1:] if definition else []
+    dumps = [ast.dump(node) for node in inside if isinstance(node, ast.stmt)]
+    return [dump for dump in dumps if dump not in stub]
 
 
 def is_stub(name: str, source: str) -> bool:

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 
 import nbformat
 import pytest
+from cohorts import crowd
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, jupyter_env, notebook_file
 from synthetic import ROOT
 
+from moe_course.grading.page import page as instructors_page
 from moe_course.grading.registry import exercises_of
-from moe_course.grading.rubric import points
+from moe_course.grading.rubric import hidden_points, points
 from moe_course.lesson.workspace import start
 
 pytestmark = pytest.mark.browser
@@ -95,10 +97,9 @@ def test_a_learner_runs_the_notebook_reads_rubrics_and_validates(browser, tmp_pa
         errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
         rubrics.filter(has_text=f" {others[-1]}:").or_(errors).first.wait_for(timeout=5 * MINUTE)
         assert errors.all_inner_texts() == []
-        full = points(first)
-        assert (
-            f"{first}: passed, {full} of {full} points" in rubrics.filter(has_text=f" {first}:").inner_text()
-        )
+        seen = points(first) - hidden_points(first)
+        rubric = rubrics.filter(has_text=f" {first}:").inner_text()
+        assert f"{first}: passed, {seen} of {points(first)} points" in rubric
         for name in others:
             assert f"{name}: not attempted" in rubrics.filter(has_text=f" {name}:").inner_text()
 
@@ -124,3 +125,59 @@ def test_an_instructor_sees_the_scores_in_formgrader(browser, graded):
         untouched.get_by_role("link", name="Submission #").click()
         page.get_by_text(f"{NAMES[0]}: not attempted").first.wait_for(timeout=MINUTE)
         page.close()
+
+
+# For every piece of text that is shown: its contrast with the background behind it, as WCAG 2.2 defines it.
+CONTRASTS = """() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => {
+    const colour = channels(getComputedStyle(node).backgroundColor);
+    return colour[3] !== 0 ? colour : node.parentElement ? behind(node.parentElement) : [255, 255, 255];
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node);
+    const ink = channels(node.closest("svg") ? style.fill : style.color);
+    const [low, high] = [luminance(ink), luminance(behind(node))].sort((a, b) => a - b);
+    found.push([(high + 0.05) / (low + 0.05), node.textContent]);
+  }
+  return found;
+}"""
+
+
+# How high the content of each folded part is: 0 where it is hidden.
+FOLDED = """() => [...document.querySelectorAll("details:not(.twin, [open])")]
+  .map(part => part.offsetHeight - part.querySelector("summary").offsetHeight)"""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "medium", "width"),
+    [("light", "screen", 360), ("dark", "screen", 1000), ("dark", "print", 700)],
+)
+def test_the_instructors_page_is_legible(browser, tmp_path, scheme, medium, width):
+    file = tmp_path / "report.html"
+    file.write_text(instructors_page(ASSIGNMENT, crowd(40)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.emulate_media(media=medium, color_scheme=scheme)
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(file.as_uri())
+    assert complaints == []
+    assert page.get_by_text("the file is cut off").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    contrast, text = min(page.evaluate(CONTRASTS))
+    assert contrast >= 4.5, text
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light" or medium == "print")
+    folded = page.evaluate(FOLDED)
+    assert folded
+    assert all(height > 0 if medium == "print" else height == 0 for height in folded)
+    if medium == "print":
+        assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()

@@ -17,6 +17,7 @@ from moe_course.grading import intake, sandbox
 from moe_course.grading.cohort import Change, grade, regrade_diff
 from moe_course.grading.judge import without_running
 from moe_course.grading.ledger import Ledger
+from moe_course.grading.rubric import points
 from moe_course.grading.submitted import MAX_BYTES, submissions
 
 ASSIGNMENT = "01_dense_ffn"
@@ -185,7 +186,7 @@ def test_two_files_of_one_student_wait_for_a_person(tmp_path):
 def test_repairs_are_reported(cohort, tmp_path):
     ada = next(r for r in grade(cohort, tmp_path / "out", unsafe=True, grader=fake) if r["student"] == "ada")
     assert any("swiglu_ffn" in repair and "restored" in repair for repair in ada["repairs"])
-    assert ada["score"] == 3
+    assert ada["score"] == points("ffn_params")
 
 
 def test_an_exercise_that_is_not_there_is_not_attempted(tmp_path):
@@ -193,7 +194,7 @@ def test_an_exercise_that_is_not_there_is_not_attempted(tmp_path):
     swiglu = next(v for v in ada["verdicts"] if v["exercise"] == "swiglu_ffn")
     assert (swiglu["status"], swiglu["score"]) == ("not attempted", 0)
     assert "does not define it" in swiglu["reason"]
-    assert ada["max_score"] == 31
+    assert ada["max_score"] == sum(points(verdict["exercise"]) for verdict in ada["verdicts"])
 
 
 def test_a_second_run_grades_nothing_again_and_a_changed_answer_only(cohort, tmp_path):

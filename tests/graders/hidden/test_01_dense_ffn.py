@@ -198,7 +198,7 @@ class HiddenActiveMatchedDff:
         "other widths and numbers of experts, a single one too",
         hint="How many experts of this width does a token visit in all?",
     )
-    def test_width(self, subject, rng):
+    def test_other_widths(self, subject, rng):
         width, top_k, shared = draw(rng, (1_000, 9_999), (2, 16), (1, 7))
         cases = [
             (width * top_k, top_k),
