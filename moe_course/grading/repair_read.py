@@ -138,7 +138,7 @@ def _cell(raw: Any, who: str, notes: Notes) -> NotebookNode | None:
     source = _clean(text if isinstance(text, str) else "".join(s for s in _list(text) if isinstance(s, str)))
     if not isinstance(text, str | list):
         notes.add("held no text: now empty", who)
-    if kind == "heading":  # of format 3
+    if kind == "heading" and "\n" not in source:  # of format 3, one line each; an answer has more
         kind, source = "markdown", f"{'#' * _level(raw.get('level'))} {source}"
     elif kind not in KINDS:
         kind = "code" if "outputs" in raw or "execution_count" in raw else "raw"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import secrets
 import time
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ from moe_course.grading.confined import sandboxed
 from moe_course.grading.process import START_SECONDS, SubjectLost, Worker, ask
 from moe_course.grading.protocol import ForbiddenImport, Outcome, Raised, plain, raised
 from moe_course.grading.sandbox import Limits
-from moe_course.grading.wire import ProtocolError, conforms, decode, encode
+from moe_course.grading.wire import ProtocolError, conforms, decode, encode, hints
 from moe_course.grading.worker import answer
 
 Probe = Callable[..., Any]
@@ -146,7 +145,7 @@ def _open(reply: Any, number: int, probe: Probe | None) -> Any:
         case {"number": int(echo), "raised": Raised() as error, **rest} if probe is not None:
             sound, value = not rest, error
         case {"number": int(echo), "value": value, **rest} if probe is not None:
-            sound = not rest and conforms(value, typing.get_type_hints(probe).get("return", Any))
+            sound = not rest and conforms(value, hints(probe).get("return", Any))
         case _:
             echo, sound, value = -1, False, None
     if echo != number or not sound:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from moe_course.grading.registry import NOTEBOOKS
 
@@ -163,7 +164,7 @@ def _read_file(path: Path) -> bytes:
         with open(os.open(path, flags), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Refused("is not an ordinary file")
-            return _bounded(file.read(MAX_BYTES + 1))
+            return _bounded(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise Refused(f"cannot be read ({error.strerror})") from None
 
@@ -212,16 +213,23 @@ def _suspicious(member: zipfile.ZipInfo, path: PurePosixPath) -> str:
 def _read_member(archive: Path, member: zipfile.ZipInfo) -> bytes:
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(member) as file:
-            return _bounded(file.read(MAX_BYTES + 1))
+            return _bounded(file, member.file_size)
+    except Refused:
+        raise
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
         raise Refused(f"is damaged in the archive ({error}): ask for it again") from None
     except Exception as error:  # zlib.error, lzma.LZMAError: there is no common class
         raise Refused(f"cannot be decompressed ({error}): ask for it again") from None
 
 
-def _bounded(data: bytes) -> bytes:
-    if len(data) > MAX_BYTES:
+def _bounded(file: IO[bytes], size: int) -> bytes:
+    """What a file holds, read piece by piece. One that is too large by its own account is not read at all."""
+    data = bytearray()
+    while size <= MAX_BYTES and (piece := file.read(1 << 20)):
+        data += piece
+        size = max(size, len(data))
+    if size > MAX_BYTES:
         raise Refused(
             f"is larger than {MAX_BYTES >> 20} MB: clear its outputs (Kernel → Restart & Clear) first"
         )
-    return data
+    return bytes(data)

@@ -211,7 +211,7 @@ class _Reader:
     def _dataclass(self, name: str, fields: dict[str, Any], depth: int) -> Any:
         cls = getattr(importlib.import_module(DATACLASSES[name]), name)
         values = {key: self.read(item, depth + 1) for key, item in fields.items()}
-        for key, hint in _hints(cls).items():
+        for key, hint in hints(cls).items():
             if key in values and not conforms(values[key], hint):
                 raise ProtocolError(f"{name}.{key} is a {type(values[key]).__name__}")
         return cls(**values)
@@ -223,8 +223,9 @@ def _text(text: str) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def hints(declared: Any) -> dict[str, Any]:
+    """The declared types of a dataclass's fields, or of a probe's arguments and reply."""
+    return typing.get_type_hints(declared)
 
 
 def conforms(value: Any, hint: Any) -> bool:

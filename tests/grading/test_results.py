@@ -19,12 +19,14 @@ from moe_course.grading.report import as_dict
 from moe_course.grading.results import canvas, grades, moodle, write_results
 
 ASSIGNMENT = "01_dense_ffn"
+NAMES = [exercise.name for exercise in exercises_of(ASSIGNMENT)]
+POINTS = dict(zip(NAMES, (5.0, 3.0, 3.0, 7.0, 9.0, 4.0), strict=True))  # some points, whatever the rubrics say
 
 
 def record(student, passed=("ffn_params",), status="graded", assignment=ASSIGNMENT, **more):
     verdicts = []
     for exercise in exercises_of(ASSIGNMENT) if status == "graded" else ():
-        verdict = without_running(exercise.name, "failed")
+        verdict = replace(without_running(exercise.name, "failed"), max_score=POINTS[exercise.name])
         if exercise.name in passed:
             verdict = replace(verdict, status="passed", score=verdict.max_score)
         verdicts.append(as_dict(verdict))

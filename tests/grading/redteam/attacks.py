@@ -271,6 +271,15 @@ FORGERIES = {
         {WRONG}
         """
     ),
+    "formatter": attack(
+        f"""
+        from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
+        DisplayFormatter.format = lambda self, *args, **kwargs: ({{"text/plain": "3.0"}}, {{}})
+        PlainTextFormatter.__call__ = lambda self, value: "3.0"
+        get_ipython().display_formatter.for_type(float, lambda *args: "3.0")
+        {WRONG}
+        """
+    ),
     "redefined_check": attack(
         f"""
         def check(fn): return float("nan")
@@ -319,6 +328,21 @@ FORGERIES = {
             out, number = frame.f_locals["replies"].fileno(), frame.f_locals["message"]["number"]
             for score in (float("nan"), 1e9):
                 os.write(out, encode({"number": number, "value": Outcome(value=score)}))
+            return 3 * d_model * d_ff
+        """,
+        "crashed",
+    ),
+    "reply_out_of_order": attack(
+        """
+        import os, sys
+        from moe_course.grading.protocol import Outcome
+        from moe_course.grading.wire import encode
+        def ffn_params(d_model, d_ff):
+            frame = sys._getframe()
+            while "replies" not in frame.f_locals:
+                frame = frame.f_back
+            out, number = frame.f_locals["replies"].fileno(), frame.f_locals["message"]["number"]
+            os.write(out, encode({"number": number ^ 1, "value": Outcome(value=3 * d_model * d_ff)}))
             return 3 * d_model * d_ff
         """,
         "crashed",
@@ -424,6 +448,19 @@ FILES = {
                     return True
                 except OSError:
                     pass
+            return False
+        """
+    ),
+    "symlinks": trick(
+        """
+        import os
+        def won():
+            for number, path in enumerate(PLACES["secrets"]):
+                link = f"/tmp/link{number}"
+                if not os.path.lexists(link):
+                    os.symlink(path, link)
+                if os.path.exists(link):
+                    return True
             return False
         """
     ),
@@ -579,17 +616,19 @@ BOMBS = {
         """
         import os
         def won():
+            return any(holds_40_mib(folder) for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run"))
+        def holds_40_mib(folder):
             try:
                 for number in range(10):
-                    with open(f"/tmp/{number}", "wb") as file:
+                    with open(f"{folder}/bomb-{number}", "wb") as file:
                         file.write(bytes(4 << 20))
                 return True
             except OSError:
                 return False
             finally:
                 for number in range(10):
-                    if os.path.exists(f"/tmp/{number}"):
-                        os.unlink(f"/tmp/{number}")
+                    if os.path.exists(f"{folder}/bomb-{number}"):
+                        os.unlink(f"{folder}/bomb-{number}")
         """
     ),
     "flood": attack(

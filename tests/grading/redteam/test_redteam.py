@@ -20,7 +20,7 @@ import nbformat
 import pytest
 import torch
 from attacks import ATTACKS, HANGING, HONEST
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
 from synthetic import ROOT
 
@@ -118,6 +118,13 @@ def check_edited_and_nothing_answered(notebook):
     cell_of(notebook, "ffn_params").source = cell_of(RELEASED, "ffn_params").source
 
 
+def script_in_outputs(notebook):
+    page = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [new_output("display_data", {"text/html": page, "text/plain": page})]
+
+
 HARMLESS = (
     extra_cells,
     check_deleted,
@@ -127,6 +134,7 @@ HARMLESS = (
     invented,
     stripped,
     without_metadata,
+    script_in_outputs,
 )
 COSTLY = (
     answer_deleted,
@@ -209,7 +217,8 @@ def run(tmp_path_factory):
         pass
     doors = Listeners(base)
     venv = Path(torch.__file__).parents[1]
-    secrets = [database, submitted, base, graders_dir() / "oracles.py", ROOT / "solutions", ROOT / "tests"]
+    secrets = [database, submitted, base, ROOT / "solutions", ROOT / "tests"]
+    secrets += [graders_dir(), graders_dir() / "oracles.py", graders_dir() / "hidden"]
     targets = [database, submitted / NEIGHBOURS[0], ROOT / "moe_course" / "cli.py", ROOT / "moe_course", venv]
     targets += [venv / "torch" / "__init__.py", graders_dir(), Path(sys.prefix) / "bin", ROOT / "solutions"]
     places = {**doors.places(), "judge": os.getpid(), "root": str(ROOT)}
@@ -225,6 +234,11 @@ def run(tmp_path_factory):
         path = notebook_file(submitted / student)
         path.parent.mkdir(parents=True)
         path.write_bytes(text)
+
+    plant_beside(notebook_file(submitted / "planted_files"))
+    linked = notebook_file(submitted / "symlink")
+    linked.parent.mkdir(parents=True)
+    linked.symlink_to(notebook_file(submitted / NEIGHBOURS[0]))
 
     told = []
 
@@ -247,10 +261,16 @@ def run(tmp_path_factory):
         appeared=planted([*targets, Path("/tmp"), Path.cwd()]),
         heard=doors.heard(),
         out=base / "out",
-        students=set(texts),
+        students={"symlink", *texts},
     )
     doors.close()
     shutil.rmtree(base, ignore_errors=True)
+
+
+def plant_beside(path):
+    """Files that would take effect where a grader imports from the folder of a submission."""
+    for name in ("conftest.py", "sitecustomize.py", "torch.py", "moe_course.py"):
+        (path.parent / name).write_text("raise SystemExit('planted by a submission')\n")
 
 
 def planted(places):
@@ -315,6 +335,12 @@ def test_what_cannot_be_read_is_ungradable_with_a_reason(run, name):
     record = run.records[name]
     assert (record["status"], record["score"]) == ("ungradable", None)
     assert UNREADABLE[name][1] in record["reason"]
+
+
+def test_a_link_to_another_submission_is_not_followed(run):
+    record = run.records["symlink"]
+    assert (record["status"], record["score"]) == ("ungradable", None)
+    assert "symbolic link" in record["reason"]
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
