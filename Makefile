@@ -15,10 +15,10 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all check format lock
+.PHONY: help setup lab test test-all check format graders-report lock
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-20s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## Create .venv and install the pinned packages (the others do this by themselves)
 	@echo "$(BIN)/moe-course is ready."
@@ -37,6 +37,9 @@ check: $(READY) ## Formatting, lint, types, freshness of notebooks/, quick tests
 
 format: $(READY) ## Format the code and repair what the linter can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+graders-report: $(READY) ## Measure the graders on wrong answers, right ones and mutants, into docs/graders.md
+	@$(BIN)/python -m moe_course.authoring.graders_report $(ARGS)
 
 # Written last, so an interrupted installation is never taken for a finished one. It holds the checkout's path: scripts
 # in a .venv name their interpreter by its full path, so after a move everything is set up anew; likewise when the Python

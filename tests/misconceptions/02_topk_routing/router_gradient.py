@@ -62,6 +62,13 @@ def mean_instead_of_inner_product(dy_TD, expert_out_TKD, probs_TE, idx_TK):
 
 
 @caught_by("all_experts")
+def mean_over_the_whole_batch(dy_TD, expert_out_TKD, probs_TE, idx_TK):
+    """`.sum()` without `dim` adds up all tokens. Do the logits of one token depend on another one's?"""
+    dprobs_TE = _spread(_signals(dy_TD, expert_out_TKD), probs_TE, idx_TK)
+    return probs_TE * (dprobs_TE - (probs_TE * dprobs_TE).sum())
+
+
+@caught_by("all_experts")
 def outputs_weighted_first(dy_TD, expert_out_TKD, probs_TE, idx_TK):
     """y = Σ p·out. When you differentiate with respect to p, is p itself still in the result?"""
     signals_TK = _signals(dy_TD, expert_out_TKD) * probs_TE.gather(1, idx_TK)

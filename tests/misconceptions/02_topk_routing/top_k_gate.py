@@ -79,6 +79,14 @@ def flag_inverted(probs_TE, k, renormalize=True):
 
 
 @caught_by("renormalised")
+def one_sum_for_all_tokens(probs_TE, k, renormalize=True):
+    """`.sum()` without `dim` adds up everything. Should another token in the batch change your weights?"""
+    _checked(probs_TE, k)
+    weights_TK, idx_TK = probs_TE.topk(k, dim=-1)
+    return (weights_TK / weights_TK.sum() if renormalize else weights_TK), idx_TK
+
+
+@caught_by("renormalised")
 def never_renormalised(probs_TE, k, renormalize=True):
     """To what do the weights of a token add up, and to what should they?"""
     _checked(probs_TE, k)
