@@ -167,8 +167,9 @@ def quality(root: Path) -> int:
 
 
 def pytest_command(*options: str) -> list[str]:
-    """How every target runs pytest."""
-    return [sys.executable, "-m", "pytest", f"--timeout={TEST_TIMEOUT}", *options]
+    """How every target runs pytest: up to four processes side by side, the tests of a file in one of them."""
+    spread = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+    return [sys.executable, "-m", "pytest", f"--timeout={TEST_TIMEOUT}", *spread, *options]
 
 
 def _pytest(root: Path, *options: str) -> int:
