@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import io
@@ -19,7 +20,7 @@ import torch
 from moe_course.grading import report
 from moe_course.grading.judge import Verdict, grade, without_running
 from moe_course.grading.registry import EXERCISES, PART_OF, Exercise
-from moe_course.grading.sources import is_stub
+from moe_course.grading.sources import is_stub, parsed
 from moe_course.grading.subject import LiveSubject
 
 DISABLED = False  # set in the worker of batch grading, where a submission's own checks are not wanted
@@ -83,8 +84,22 @@ def sources(names: Sequence[str], parts: Sequence[Any]) -> dict[str, str]:
     found = {}
     for name, written in zip(names, parts, strict=True):
         with contextlib.suppress(OSError, TypeError):
-            found[name] = textwrap.dedent(inspect.getsource(written))
+            found[name] = textwrap.dedent(_source(written))
     return found
+
+
+def _source(written: Any) -> str:
+    """The source text of a function or class. A class of a notebook has no file; the cell of its methods has it."""
+    try:
+        return inspect.getsource(written)
+    except (OSError, TypeError):
+        methods = [member for member in vars(written).values() if inspect.isfunction(member)]
+        cell = "".join(inspect.findsource(methods[0])[0]) if methods else ""
+        tree = parsed(cell)
+        for node in tree.body if tree else ():
+            if isinstance(node, ast.ClassDef) and node.name == written.__name__:
+                return ast.get_source_segment(cell, node) or ""
+        raise
 
 
 @contextlib.contextmanager

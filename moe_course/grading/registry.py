@@ -33,6 +33,7 @@ class Exercise:
 _ACCOUNTING = "moe_course.systems.accounting"
 _EXPERTS = "moe_course.moe.experts"
 _ROUTER = "moe_course.moe.router"
+_DISPATCH = "moe_course.moe.dispatch"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -46,9 +47,14 @@ _ALL = (
     Exercise("2.2", "02_topk_routing", _ROUTER, ("top_k_gate",)),
     Exercise("2.3", "02_topk_routing", _ROUTER, ("sparse_gates",)),
     Exercise("2.4", "02_topk_routing", _ROUTER, ("noisy_logits",)),
-    Exercise("2.5", "02_topk_routing", "moe_course.moe.dispatch", ("moe_loop",)),
+    Exercise("2.5", "02_topk_routing", "moe_course.moe.loop", ("moe_loop",)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
+    Exercise("3.1", "03_dispatch", _DISPATCH, ("plan_dispatch",)),
+    Exercise("3.2", "03_dispatch", _DISPATCH, ("gather_tokens",)),
+    Exercise("3.3", "03_dispatch", _DISPATCH, ("grouped_ffn",)),
+    Exercise("3.4", "03_dispatch", _DISPATCH, ("combine",)),
+    Exercise("3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in own.settings()["exercise"]

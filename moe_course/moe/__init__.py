@@ -13,8 +13,12 @@ _HOME = {
     "switch_gate": "router",
     "router_gradient": "router",
     "swiglu_ffn": "experts",
-    "moe_loop": "dispatch",
+    "moe_loop": "loop",
     "init_experts": "experts",
+    "plan_dispatch": "dispatch",
+    "gather_tokens": "dispatch",
+    "grouped_ffn": "dispatch",
+    "combine": "dispatch",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

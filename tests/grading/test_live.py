@@ -1,8 +1,10 @@
 """The self-check in a learner's kernel."""
 
 import functools
+import linecache
 import random
 import signal
+import sys
 import threading
 
 import numpy
@@ -166,3 +168,14 @@ def test_a_seed_repeats_a_check():
 
 def test_seeds_differ_between_live_checks():
     assert len({live.examine(ffn_params, namespace={}).seed for _ in range(5)}) > 1
+
+
+def test_a_class_typed_into_a_notebook_has_a_source(monkeypatch):
+    """Such a class belongs to no file; the text of its cell is found through its methods."""
+    cell = "size = 3\n\n\nclass MoELayer:\n    def forward(self, x):\n        return x\n"
+    linecache.cache["<cell 7>"] = (len(cell), None, cell.splitlines(keepends=True), "<cell 7>")
+    namespace = {"__name__": "__main__"}
+    exec(compile(cell, "<cell 7>", "exec"), namespace)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    found = live.sources(["MoELayer"], [namespace["MoELayer"]])
+    assert found == {"MoELayer": cell.partition("\n\n\n")[2].rstrip()}

@@ -11,9 +11,11 @@ from matplotlib.colors import to_rgb
 from moe_course import viz
 from moe_course.config import PRESETS
 from moe_course.lesson import tiny
+from moe_course.lesson.timing import Sweep, Timing
+from moe_course.moe.dispatch import plan_dispatch
 from moe_course.moe.router import switch_gate, top_k_gate
 from moe_course.systems.accounting import breakdown, model_params, training_memory
-from moe_course.viz import interact
+from moe_course.viz import dispatch, interact
 from moe_course.viz.style import EXPERT_COLORS, as_html, ink_on
 
 
@@ -28,10 +30,22 @@ def style():
     plt.close("all")
 
 
+def sweep_of(*ways):
+    """Measurements made up: the loop takes 1 s and 3 s, the sorted way 1.5 s at both values."""
+    seconds = {4: {"loop": 1.0, "sorted": 1.5}, 8: {"loop": 3.0, "sorted": 1.5}}
+    spread = (0.9, 1.0, 1.2)
+    times = {
+        value: {way: Timing(tuple(row[way] * factor for factor in spread)) for way in ways}
+        for value, row in seconds.items()
+    }
+    return Sweep("experts", times)
+
+
 def figures():
     runs = [tiny.train(switch_gate, 0, tiny.TinyConfig(steps=15))]
     models = {name: model_params(PRESETS[name]) for name in ("mistral-7b", "mixtral-8x7b")}
     memory = {name: training_memory(PRESETS[name], 100) for name in models}
+    alone, both = sweep_of("loop"), sweep_of("loop", "sorted")
     return {
         "gate_curves": (viz.gate_curves(), "negative"),
         "component_bars": (
@@ -55,6 +69,18 @@ def figures():
             viz.label_tables({"before": torch.full((3, 2), 0.5), "after": torch.eye(2)[[0, 1, 1]]}),
             "before: 50% after: 100%",
         ),
+        "sorted_assignments": (
+            viz.sorted_assignments(torch.tensor([[2, 0], [1, 2]]), torch.tensor([1, 2, 0, 3])),
+            "4 assignments, sorted: expert 2 finds its 2",
+        ),
+        "layout_rows": (viz.layout_rows(torch.tensor([6, 0, 2]), 4, 2), "56% of the padded rows are empty"),
+        "layout_rows uniform": (viz.layout_rows(torch.tensor([4, 4]), 4, 2), "One-hot: 1 times the rows"),
+        "dispatch_times": (
+            viz.dispatch_times(alone, flops={4: 10, 8: 10}),
+            "2 times the experts: the same arithmetic, 3 times the time",
+        ),
+        "dispatch_times of two": (viz.dispatch_times(both), "of the loop's time: sorted 50%"),
+        "dispatch_winners": (viz.dispatch_winners(both, both), "Fastest at 4: loop,\nat 8: sorted"),
     }
 
 
@@ -94,6 +120,24 @@ def test_the_explorer_draws_with_the_learners_own_gate():
     assert asked == [(2, True)]
     assert "weights sum to 1.00" in titles(figure)[0]
     assert "k = 2" in alt
+
+
+def test_the_skew_explorer_draws_with_the_learners_own_plan():
+    asked = []
+
+    def mine(idx_TK, num_experts):
+        asked.append((tuple(idx_TK.shape), num_experts))
+        return plan_dispatch(idx_TK, num_experts)
+
+    waste = []
+    for skew in (0.0, 2.0, 4.0):
+        figure, alt = dispatch._skew_figure(mine, skew, 64, 8, 2)
+        waste.append(int(re.match(r"(\d+)%", titles(figure)[0])[1]))
+        assert f"Skew {skew:g}" in alt
+        assert "128 rows" in alt
+    assert asked == [((64, 2), 8)] * 3
+    assert waste == sorted(waste)
+    assert waste[0] < waste[-1]
 
 
 @pytest.mark.parametrize(("choice", "claim"), [([0] * 8, "5 of 8"), (list(interact._BEST), "8 of 8")])

@@ -1,0 +1,156 @@
+"""Measuring in a notebook: interleaved repetitions, the median with its spread, and what no clock is needed for."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from moe_course.moe.experts import init_experts
+
+SHORTEST = 0.01  # seconds of one measurement, at least: much shorter ones show the scheduler's whims
+Way = Callable[..., Tensor]  # (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) -> y_TD
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated measurements of one thing, in seconds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between these two lies the middle half of the measurements; of a single one, itself."""
+        if len(self.seconds) < 2:
+            return self.median, self.median
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+
+def _rounds() -> int:
+    return 2 if "MOE_COURSE_SMALL" in os.environ else 7
+
+
+def race(contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None) -> dict[str, Timing]:
+    """Time the contestants by turns, so that whatever else the machine does hits all of them alike.
+
+    Every contestant runs once before its time counts; a short one runs several times in a row, and their mean is
+    one measurement. `rounds` is 7, or 2 with MOE_COURSE_SMALL in the environment.
+    """
+    rounds = _rounds() if rounds is None else rounds
+    if rounds < 1:
+        raise ValueError(f"rounds must be positive, got {rounds}")
+    repeats = {name: max(1, round(SHORTEST / max(_seconds(run), 1e-9))) for name, run in contestants.items()}
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            taken[name].append(_seconds(run, repeats[name]))
+    return {name: Timing(tuple(seconds)) for name, seconds in taken.items()}
+
+
+def _seconds(run: Callable[[], Any], repeats: int = 1) -> float:
+    """Seconds of one of `repeats` runs in a row."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The sizes of one expert layer and of the batch that it gets. The defaults are the tiny MoE's, nearly."""
+
+    tokens: int = 192
+    experts: int = 16
+    top_k: int = 2
+    d_model: int = 64
+    d_ff: int = 8  # the tiny MoE's experts have 6: grouped products want a multiple of 4 (16 bytes)
+
+    def arguments(self, seed: int = 0) -> tuple[Tensor, ...]:
+        """(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) with uniformly random routing.
+
+        All but idx_TK ask for a gradient.
+        """
+        rng = torch.Generator().manual_seed(seed)
+        x_TD = torch.randn(self.tokens, self.d_model, generator=rng)
+        top_TK, idx_TK = torch.randn(self.tokens, self.experts, generator=rng).topk(self.top_k)
+        experts = init_experts(self.experts, self.d_model, self.d_ff, generator=rng)
+        leaves = [leaf.requires_grad_() for leaf in (x_TD, top_TK.softmax(dim=-1), *experts)]
+        return leaves[0], leaves[1], idx_TK, *leaves[2:]
+
+    def training_step(self, way: Way) -> Callable[[], object]:
+        """A function that runs `way` forward and backward on these sizes."""
+        arguments = self.arguments()
+        leaves = [argument for argument in arguments if argument.requires_grad]
+        return lambda: torch.autograd.grad(way(*arguments).sum(), leaves)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Training steps of several dispatches over one size: {value: {way: its Timing}}."""
+
+    axis: str  # the field of Layer that varies
+    times: dict[int, dict[str, Timing]] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> list[str]:
+        return list(dict.fromkeys(way for row in self.times.values() for way in row))
+
+    def fastest(self, value: int) -> str:
+        """The way with the least median time at this value."""
+        return min(self.times[value], key=lambda way: self.times[value][way].median)
+
+    def ratio(self, way: str, value: int, to: tuple[str, int]) -> float:
+        """The time of a way at a value as a multiple of another's, by their medians."""
+        return self.times[value][way].median / self.times[to[1]][to[0]].median
+
+
+def sweep(
+    ways: Mapping[str, Way], axis: str, values: Sequence[int], rounds: int | None = None, **sizes: int
+) -> Sweep:
+    """Time a training step of every way while the size `axis` of a Layer takes the values; `sizes` are the rest."""
+    times = {}
+    for value in values:
+        layer = Layer(**{**sizes, axis: value})
+        times[value] = race({name: layer.training_step(way) for name, way in ways.items()}, rounds)
+    return Sweep(axis, times)
+
+
+def flops(work: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products that `work` does, a multiply-add counted as two."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def operations(work: Callable[[], object]) -> int:
+    """How many tensor operations `work` starts, backward pass included. The same number on every machine."""
+    counter = _Counter()
+    with counter:
+        work()
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operations that reach PyTorch's dispatcher; views that only rename memory count too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += 1
+        return func(*args, **(kwargs or {}))
