@@ -44,7 +44,7 @@ _ALL = (
     Exercise("2.2", "02_topk_routing", _ROUTER, ("top_k_gate",)),
     Exercise("2.3", "02_topk_routing", _ROUTER, ("sparse_gates",)),
     Exercise("2.4", "02_topk_routing", _ROUTER, ("noisy_logits",)),
-    Exercise("2.5", "02_topk_routing", "moe_course.moe.dispatch", ("moe_loop",)),
+    Exercise("2.5", "02_topk_routing", "moe_course.moe.loop", ("moe_loop",)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
 )

@@ -1,4 +1,12 @@
-"""From tokens to experts and back: the readable reference that every faster way must equal."""
+"""Dispatch by sorting: plan, gather, compute, combine.
+
+    order_N, counts_E = plan_dispatch(idx_TK, num_experts)
+    y_ND = grouped_ffn(gather_tokens(x_TD, order_N, top_k), counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
+    y_TD = combine(y_ND, order_N, weights_TK)
+
+An assignment is a pair of token and slot, flattened token-major: n = t·K + k. Off the CPU no function here reads a
+value back from the device. The scheme is that of MegaBlocks (Gale et al. 2022, arXiv 2211.15841, section 5).
+"""
 
 import torch
 from torch import Tensor
@@ -7,33 +15,94 @@ from moe_course.moe.experts import swiglu_ffn
 from moe_course.shapes import check_axes
 
 
-def moe_loop(
-    x_TD: Tensor,
-    weights_TK: Tensor,
-    idx_TK: Tensor,
-    w_gate_EDF: Tensor,
-    w_up_EDF: Tensor,
-    w_down_EFD: Tensor,
-) -> Tensor:
-    """Mixture of experts, one expert after another: y_t = Σ_k weights[t, k] · expert[idx[t, k]](x_t).
+def plan_dispatch(idx_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+    """The assignments sorted by expert, and how many each expert has.
 
-    The readable reference, equal in output and gradients to every faster dispatch. An expert that no token
-    chose runs on zero rows and gets a gradient of zeros. Reads idx_TK on the host. Returns y_TD in the dtype
-    of x_TD. Raises ValueError for an expert index outside 0..E-1.
+    Returns (order_N, counts_E), both int64: order_N lists the flat assignments of expert 0, then those of expert 1
+    and so on, each group in its old order; counts_E has a 0 for an expert that nobody chose.
+    Raises ValueError for num_experts below 1.
     """
-    sizes = check_axes(
-        x_TD=x_TD, weights_TK=weights_TK, idx_TK=idx_TK,
-        w_gate_EDF=w_gate_EDF, w_up_EDF=w_up_EDF, w_down_EFD=w_down_EFD,
-    )  # fmt: skip
-    outside = idx_TK[(idx_TK < 0) | (idx_TK >= sizes["E"])]
-    if outside.numel():
-        raise ValueError(f"idx_TK names expert {outside[0].item()}, the experts are 0..{sizes['E'] - 1}")
+    check_axes(idx_TK=idx_TK)
+    if num_experts < 1:
+        raise ValueError(f"num_experts must be positive, got {num_experts}")
+    idx_N = idx_TK.flatten().long()
+    # bincount would read the largest index back from the device
+    counts_E = idx_N.new_zeros(num_experts).scatter_add(0, idx_N, torch.ones_like(idx_N))
+    return torch.argsort(idx_N, stable=True), counts_E
 
-    y_TD = torch.zeros_like(x_TD)
+
+def gather_tokens(x_TD: Tensor, order_N: Tensor, top_k: int) -> Tensor:
+    """The token of each assignment, in the order of the plan: x_ND[n] = x_TD[order_N[n] // K].
+
+    Raises ValueError unless there are T·K assignments.
+    """
+    sizes = check_axes(x_TD=x_TD, order_N=order_N)
+    if sizes["N"] != sizes["T"] * top_k:
+        raise ValueError(f"{sizes['T']} tokens with top_k = {top_k} do not make {sizes['N']} assignments")
+    return x_TD[order_N // top_k]
+
+
+def grouped_ffn(
+    x_ND: Tensor, counts_E: Tensor, w_gate_EDF: Tensor, w_up_EDF: Tensor, w_down_EFD: Tensor
+) -> Tensor:
+    """SwiGLU experts on rows that stand grouped by expert: the first counts_E[0] rows are expert 0's, and so on.
+
+    An expert without rows is legal and gets a gradient of zeros. Returns y_ND in the dtype of x_ND. On the CPU
+    raises ValueError where the counts do not add up to N; elsewhere that would cost a transfer and is not looked at.
+    """
+    check_axes(x_ND=x_ND, counts_E=counts_E, w_gate_EDF=w_gate_EDF, w_up_EDF=w_up_EDF, w_down_EFD=w_down_EFD)
+    if x_ND.device.type == "cpu":
+        return _in_groups(x_ND, counts_E.tolist(), w_gate_EDF, w_up_EDF, w_down_EFD)
+    return _in_tiles(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
+
+
+def combine(y_ND: Tensor, order_N: Tensor, weights_TK: Tensor) -> Tensor:
+    """Bring the rows back to their tokens and add them up: y_t = Σ_k weights[t, k] · (row of assignment t·K + k).
+
+    A token's slots are added in one order whatever the plan, so a result repeats on every device. Returns y_TD in
+    the dtype of y_ND. Raises ValueError unless there are T·K rows.
+    """
+    sizes = check_axes(y_ND=y_ND, order_N=order_N, weights_TK=weights_TK)
+    if sizes["N"] != sizes["T"] * sizes["K"]:
+        raise ValueError(f"{sizes['N']} rows for weights of shape {tuple(weights_TK.shape)}")
+    order_N = order_N.long()
+    row_of_N = torch.empty_like(order_N).scatter(
+        0, order_N, torch.arange(len(order_N), device=order_N.device)
+    )
+    y_TKD = y_ND[row_of_N].unflatten(0, weights_TK.shape)
+    return (weights_TK[..., None] * y_TKD).sum(dim=1).to(y_ND.dtype)
+
+
+def _in_groups(x_ND: Tensor, counts: list[int], *experts: Tensor) -> Tensor:
+    """One product after another, for the CPU, where reading the counts costs nothing and nothing is padded."""
+    if sum(counts) != len(x_ND):
+        raise ValueError(f"counts_E = {counts} adds up to {sum(counts)}, there are {len(x_ND)} rows")
     # Unbind once: slicing w[e] in the loop makes autograd allocate a full-size gradient for every expert.
-    experts = zip(w_gate_EDF.unbind(), w_up_EDF.unbind(), w_down_EFD.unbind(), strict=True)
-    for e, (w_gate_DF, w_up_DF, w_down_FD) in enumerate(experts):
-        token, slot = (idx_TK == e).nonzero(as_tuple=True)  # who chose expert e, and as which choice
-        out = swiglu_ffn(x_TD[token], w_gate_DF, w_up_DF, w_down_FD)
-        y_TD.index_add_(0, token, (weights_TK[token, slot, None] * out).to(y_TD.dtype))
-    return y_TD
+    parts = zip(x_ND.split(counts), *(w.unbind() for w in experts), strict=True)
+    return torch.cat([swiglu_ffn(*part) for part in parts])
+
+
+def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
+    """A few batched products without reading any count: the shapes hang on N and E alone.
+
+    Each expert's rows fill tiles of `rows` rows; its last tile is padded with zeros. However the counts fall,
+    N // rows + E tiles are enough, which is at most 2·E with rows = N/E: twice the rows, twice the weights.
+    """
+    (total, width), num_experts, device = x_ND.shape, len(counts_E), x_ND.device
+    rows = max(1, -(-total // num_experts))
+    num_tiles = total // rows + num_experts
+    tiles_E = (counts_E + rows - 1) // rows
+    shift_E = (tiles_E.cumsum(0) - tiles_E) * rows - (
+        counts_E.cumsum(0) - counts_E
+    )  # room that padding takes
+    expert_N = torch.searchsorted(counts_E.cumsum(0), torch.arange(total, device=device), right=True)
+    place_N = torch.arange(total, device=device) + shift_E[expert_N]
+    expert_of_tile = torch.searchsorted(tiles_E.cumsum(0), torch.arange(num_tiles, device=device), right=True)
+    expert_of_tile = expert_of_tile.clamp(max=num_experts - 1)  # tiles that nobody needs hold zeros
+
+    wide = torch.promote_types(x_ND.dtype, experts[0].dtype)
+    w_gate, w_up, w_down = (w.to(wide)[expert_of_tile] for w in experts)
+    tiles = x_ND.new_zeros(num_tiles * rows, width, dtype=wide).index_copy(0, place_N, x_ND.to(wide))
+    tiles = tiles.unflatten(0, (num_tiles, rows))
+    out = (torch.nn.functional.silu(tiles @ w_gate) * (tiles @ w_up)) @ w_down
+    return out.flatten(0, 1)[place_N].to(x_ND.dtype)
