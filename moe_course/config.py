@@ -2,10 +2,96 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 QKNorm = Literal["none", "head", "full"]
+Router = Literal["softmax", "sigmoid"]
+Fill = Literal["choice", "token", "priority"]
+Dispatch = Literal["auto", "loop", "onehot", "sorted", "grouped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """One mixture-of-experts layer. As it stands: softmax over all experts, top-k, renormalised, dropless.
+
+    Sizes: `d_model` D, `d_ff` F, `num_experts` E, `top_k` K. `num_shared` experts of width `d_ff_shared` each
+    see every token.
+
+    Router: `router` turns logits into scores; with `renormalize` the K weights of a token sum to 1; `scale`
+    multiplies them (DeepSeek-V3: 2.5). `noise` adds Shazeer's learned noise while training. With a `bias_rate`
+    above 0 experts are selected on scores plus a balancing bias, which `MoELayer.update_bias` moves by that much
+    a call (DeepSeek-V3: 0.001). Experts come in `num_groups` equal groups, and a token chooses within its
+    `top_groups` best ones.
+
+    Capacity: None is dropless. A number limits every expert to C = ceil(T·K/E · capacity_factor) assignments, and
+    `fill` says who comes first: "choice" (all first choices, then all second ones: GShard), "token" (token by
+    token: Switch), "priority" (the tokens most sure of their first choice: V-MoE).
+
+    `dispatch` chooses among ways to compute the same (see `moe_course.moe.ways`); with a capacity there is only
+    one, and it stays "auto".
+
+    Raises ValueError with the offending values.
+    """
+
+    d_model: int
+    d_ff: int
+    num_experts: int
+    top_k: int
+    num_shared: int = 0
+    d_ff_shared: int = 0
+    router: Router = "softmax"
+    renormalize: bool = True
+    scale: float = 1.0
+    noise: bool = False
+    bias_rate: float = 0.0
+    num_groups: int = 1
+    top_groups: int = 1
+    capacity_factor: float | None = None
+    fill: Fill = "choice"
+    dispatch: Dispatch = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "d_ff", "num_experts", "top_k", "num_groups", "top_groups"):
+            _need_int(self, name, least=1)
+        for name in ("num_shared", "d_ff_shared"):
+            _need_int(self, name, least=0)
+        for name in ("renormalize", "noise"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, choices in (("router", Router), ("fill", Fill), ("dispatch", Dispatch)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if not 0 <= self.bias_rate < math.inf:
+            raise ValueError(f"bias_rate must not be negative, got {self.bias_rate}")
+        if self.capacity_factor is not None and not 0 < self.capacity_factor < math.inf:
+            raise ValueError(f"capacity_factor must be positive, or None, got {self.capacity_factor}")
+        if self.capacity_factor is not None and self.dispatch != "auto":
+            raise ValueError(
+                f"dispatch = {self.dispatch!r} is for a dropless layer, but capacity_factor is {self.capacity_factor}"
+            )
+        if self.num_shared:
+            _need_int(self, "d_ff_shared", least=1)
+        if self.num_experts % self.num_groups:
+            raise ValueError(
+                f"{self.num_experts} experts do not divide into {self.num_groups} groups of equal size"
+            )
+        if self.top_groups > self.num_groups:
+            raise ValueError(
+                f"top_groups = {self.top_groups} cannot be chosen out of num_groups = {self.num_groups}"
+            )
+        reachable = self.num_experts // self.num_groups * self.top_groups
+        if self.top_k > reachable:
+            raise ValueError(f"top_k = {self.top_k} experts cannot be chosen out of {reachable}")
+
+
+def _need_int(config: object, name: str, least: int) -> None:
+    value = getattr(config, name)
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,12 @@
 
 from moe_course.lazy import face
 
-_HOME = {"check": "checking", "working": "checking", "predict": "predictions", "reveal": "predictions"}
+_HOME = {
+    "check": "checking",
+    "working": "checking",
+    "predict": "predictions",
+    "reveal": "predictions",
+    "mine": "assemble",
+}
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

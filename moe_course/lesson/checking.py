@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from moe_course.grading import live, own, report
-from moe_course.grading.registry import find
+from moe_course.grading.registry import PART_OF, find
+from moe_course.lesson import parts as kept
 from moe_course.lesson import workspace
 
-_passed: dict[str, Any] = {}  # the objects that passed their check in this session
+passed: dict[str, Any] = {}  # the objects that passed their check in this session
 _told: set[str] = set()
 
 
@@ -23,15 +24,20 @@ def check(*parts: Any) -> float:
     """
     if live.DISABLED:
         return 0.0
-    verdict = live.examine(*parts, namespace=sys._getframe(1).f_globals)
+    namespace = sys._getframe(1).f_globals
+    verdict = live.examine(*parts, namespace=namespace)
     report.display(verdict)
+    if verdict.status == "refused":
+        return verdict.score
+    names = find(verdict.exercise).parts
+    sources = live.sources(names, parts)
+    workspace.record(report.as_dict(verdict), sources)
     if verdict.status == "passed":
-        _passed.update(zip(find(verdict.exercise).parts, parts, strict=True))
-    if verdict.status != "refused":
-        workspace.record(report.as_dict(verdict), live.sources(find(verdict.exercise).parts, parts))
-    if verdict.status == "passed" and "NBGRADER_VALIDATING" in os.environ:
-        # Validate grades nothing, but calls a failure what is less than the points of the cell.
-        return own.worth(verdict.exercise, verdict.max_score)
+        passed.update(zip(names, parts, strict=True))
+        kept.keep(verdict.exercise, sources, namespace, set(PART_OF))
+        if "NBGRADER_VALIDATING" in os.environ:
+            # Validate grades nothing, but calls a failure what is less than the points of the cell.
+            return own.worth(verdict.exercise, verdict.max_score)
     return verdict.score
 
 
@@ -39,7 +45,7 @@ def working(written: Callable[..., Any]) -> Callable[..., Any]:
     """Your function once it has passed its check in this session; until then the library's, and it says so."""
     name = written.__name__
     library = find(name).library
-    if _passed.get(name) is written or not library:
+    if passed.get(name) is written or not library:
         return written
     if name not in _told:
         _told.add(name)

@@ -4,6 +4,7 @@ work/NN_topic/NN_topic.ipynb      the learner's notebooks, never overwritten
 work/.moe-course/base/            each release as handed out: what the learner changed is the difference to it
 work/.moe-course/backups/         what `reset` took away
 work/.moe-course/progress.json    the last check: {exercise: {status, score, max_score, source_hash, when}}
+work/.moe-course/parts/           the code of each exercise as it last passed, see `moe_course.lesson.parts`
 """
 
 from __future__ import annotations

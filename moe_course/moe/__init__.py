@@ -6,6 +6,7 @@ Names load on first use: importing this package loads no other module of it.
 from moe_course.lazy import face
 
 _HOME = {
+    "router_logits": "router",
     "router_probs": "router",
     "top_k_gate": "router",
     "sparse_gates": "router",
@@ -13,12 +14,34 @@ _HOME = {
     "switch_gate": "router",
     "router_gradient": "router",
     "swiglu_ffn": "experts",
-    "moe_loop": "loop",
+    "swiglu_experts": "experts",
     "init_experts": "experts",
+    "moe_loop": "loop",
+    "moe_onehot": "ways",
+    "moe_sorted": "ways",
+    "moe_grouped": "ways",
     "plan_dispatch": "dispatch",
     "gather_tokens": "dispatch",
     "grouped_ffn": "dispatch",
     "combine": "dispatch",
+    "expert_load": "metrics",
+    "max_violation": "metrics",
+    "cv_squared": "metrics",
+    "load_balancing_loss": "balance",
+    "router_z_loss": "balance",
+    "biased_top_k": "balance",
+    "update_bias": "balance",
+    "expert_choice": "balance",
+    "expert_capacity": "capacity",
+    "positions_in_expert": "capacity",
+    "batch_priority_positions": "capacity",
+    "fill_buffers": "capacity",
+    "read_buffers": "capacity",
+    "shared_expert_moe": "modern",
+    "group_limited_top_k": "modern",
+    "MoEConfig": "layer",
+    "MoELayer": "layer",
+    "MoEStats": "layer",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

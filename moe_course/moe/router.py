@@ -15,15 +15,22 @@ from torch import Tensor
 from moe_course.shapes import check_axes
 
 
+def router_logits(x_TD: Tensor, w_DE: Tensor) -> Tensor:
+    """Score of each expert for each token, x·W, in float32 (also under autocast).
+
+    x_TD: tokens, any floating dtype. w_DE: router weights. Returns logits_TE, float32.
+    """
+    check_axes(x_TD=x_TD, w_DE=w_DE)
+    with _no_autocast(x_TD):
+        return x_TD.float() @ w_DE.float()
+
+
 def router_probs(x_TD: Tensor, w_DE: Tensor) -> Tensor:
     """Probability of each expert for each token, softmax(x·W), in float32 (also under autocast).
 
     x_TD: tokens, any floating dtype. w_DE: router weights. Returns probs_TE, float32, rows summing to 1.
     """
-    check_axes(x_TD=x_TD, w_DE=w_DE)
-    with _no_autocast(x_TD):
-        logits_TE = x_TD.float() @ w_DE.float()
-    return logits_TE.softmax(dim=-1)
+    return router_logits(x_TD, w_DE).softmax(dim=-1)
 
 
 def top_k_gate(probs_TE: Tensor, k: int, renormalize: bool = True) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,129 @@
+"""The learner's own parts: the code of passed exercises, kept in the workspace and loaded again.
+
+work/.moe-course/parts/<exercise>.py holds an exercise as it last passed, with what it uses from the notebook
+around it: imports, constants, and helper functions. Each file is plain Python that a learner can read.
+"""
+
+from __future__ import annotations
+import __future__
+
+import builtins
+import contextlib
+import dis
+import inspect
+import math
+import os
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from moe_course.lesson import home
+
+FOLDER = "parts"
+_FLAGS = __future__.annotations.compiler_flag  # annotations stay text: they may name anything
+
+
+def keep(exercise: str, sources: Mapping[str, str], namespace: Mapping[str, Any], parts: set[str]) -> None:
+    """Keep the code of an exercise that passed. Never mind if it cannot be written.
+
+    sources: its source by name. namespace: the notebook's, where its helpers are found. parts: the names of
+    exercises, which are not copied along: each has a file of its own. Does nothing outside a work folder and
+    while nbgrader runs the notebook.
+    """
+    folder = _folder()
+    if folder is None or not sources:
+        return
+    helpers: dict[str, str] = {}
+    with contextlib.suppress(OSError, SyntaxError):  # the second for what only IPython understands
+        for source in sources.values():
+            _collect(source, namespace, parts | set(sources), helpers)
+        first = sorted(helpers.values(), key=lambda text: not text.startswith(("import ", "from ")))
+        text = "\n\n".join(part.strip() for part in (*first, *sources.values())) + "\n"
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".{exercise}.{os.getpid()}"
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, folder / f"{exercise}.py")
+
+
+def load(exercise: str, names: tuple[str, ...], other_part: Callable[[str], Any]) -> dict[str, Any] | None:
+    """The parts `names` of an exercise, from the code that was kept; None where there is none.
+
+    other_part: gives a part that the code uses, by name, and raises KeyError for what is no part. Whatever is
+    wrong with the code is raised: no error type can be excluded.
+    """
+    folder = _folder()
+    path = None if folder is None else folder / f"{exercise}.py"
+    if path is None or not path.is_file():
+        return None
+    source = path.read_text(encoding="utf-8")
+    namespace = _stage()
+    defined = set(_names(source, "STORE_NAME", "IMPORT_NAME"))
+    for name in sorted(names_used(source) - defined - namespace.keys() - set(dir(builtins))):
+        try:
+            namespace[name] = other_part(name)
+        except KeyError:
+            raise NameError(f"it uses {name}, which was not kept") from None
+    exec(compile(source, str(path), "exec", flags=_FLAGS, dont_inherit=True), namespace)
+    return {name: namespace[name] for name in names}
+
+
+def names_used(source: str) -> set[str]:
+    """The global names that a piece of code looks up, at its top level or inside its functions."""
+    return set(_names(source, "LOAD_GLOBAL", "LOAD_NAME"))
+
+
+def _folder() -> Path | None:
+    state = home.state_dir()
+    return None if state is None or "NBGRADER_EXECUTION" in os.environ else state / FOLDER
+
+
+def _stage() -> dict[str, Any]:
+    """What code finds without importing it, as in the set-up cells."""
+    import torch
+    import torch.nn.functional as F
+
+    return {
+        "__name__": "own_parts",
+        "torch": torch,
+        "F": F,
+        "nn": torch.nn,
+        "Tensor": torch.Tensor,
+        "math": math,
+    }
+
+
+def _collect(source: str, namespace: Mapping[str, Any], known: set[str], found: dict[str, str]) -> None:
+    """Add to `found` the definition of everything in the notebook that the source uses, and what that uses."""
+    for name in sorted(names_used(source) & namespace.keys() - known - found.keys() - set(dir(builtins))):
+        text = _definition(name, namespace[name])
+        if text is not None:
+            found[name] = ""  # holds the place while what it uses is collected before it
+            _collect(text, namespace, known, found)
+            del found[name]
+            found[name] = text
+
+
+def _definition(name: str, value: Any) -> str | None:
+    """Code that defines `name` as `value` in a fresh file: an import, a literal or a copy of its source."""
+    if isinstance(value, types.ModuleType):
+        return f"import {value.__name__}" + ("" if name == value.__name__ else f" as {name}")
+    if isinstance(value, bool | int | float | str | None):
+        return f"{name} = {value!r}"
+    module, own = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    if own and getattr(sys.modules.get(module or ""), own, None) is value and module != "__main__":
+        return f"from {module} import {own} as {name}"
+    with contextlib.suppress(OSError, TypeError):
+        return textwrap.dedent(inspect.getsource(value))
+    return None
+
+
+def _names(source: str, *operations: str) -> Iterator[str]:
+    """The names that these bytecode operations have as arguments, in the code and every function inside it."""
+    codes: list[types.CodeType] = [compile(source, "<part>", "exec", flags=_FLAGS, dont_inherit=True)]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        yield from (step.argval for step in dis.get_instructions(code) if step.opname in operations)

@@ -1,0 +1,202 @@
+"""The mixture-of-experts layer: router, experts and the traffic between them, put together.
+
+    config = MoEConfig(d_model=256, d_ff=352, num_experts=8, top_k=2)
+    layer = MoELayer(config)
+    y_BSD, stats = layer(x_BSD)
+
+Read `MoELayer.forward` first; the rest of the package is its parts. Nothing in a forward pass asks the device for
+a value (`dispatch` "loop" excepted), edits its input or changes the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moe_course.config import Fill, MoEConfig
+from moe_course.moe.balance import load_balancing_loss, router_z_loss, update_bias
+from moe_course.moe.capacity import (
+    batch_priority_positions,
+    expert_capacity,
+    fill_buffers,
+    positions_in_expert,
+    read_buffers,
+)
+from moe_course.moe.experts import init_experts, swiglu_experts
+from moe_course.moe.modern import group_limited_top_k, shared_expert_moe
+from moe_course.moe.router import noisy_logits, router_logits, top_k_gate
+from moe_course.moe.ways import DISPATCHES
+from moe_course.shapes import check_axes
+
+__all__ = ["MoEConfig", "MoELayer", "MoEStats"]
+
+
+@dataclass(frozen=True, eq=False)
+class MoEStats:
+    """What one forward pass of a layer did. Losses and rates are 0-dim tensors; padding counts in none but drop_rate.
+
+    lb_loss: load-balancing loss, 1 for uniform routing, gradient through the scores. z_loss: router z-loss.
+    drop_rate: share of the assignments that found their expert full. counts_E: assignments per expert before any
+    is dropped, int64. load_E: the same as fractions. probs_TE: scores, normalised to sum 1. weights_TK, idx_TK:
+    the chosen experts of each token in descending weight.
+    """
+
+    lb_loss: Tensor
+    z_loss: Tensor
+    drop_rate: Tensor
+    counts_E: Tensor
+    load_E: Tensor
+    probs_TE: Tensor
+    weights_TK: Tensor
+    idx_TK: Tensor
+
+
+class MoELayer(nn.Module):
+    """A mixture of experts in place of a feed-forward layer. Parameters and buffers, as the config asks for them:
+
+    router (D, E), w_gate (E, D, F), w_up (E, D, F), w_down (E, F, D); shared experts side by side as one of width
+    n = num_shared · d_ff_shared: shared_gate (D, n), shared_up (D, n), shared_down (n, D); router_noise (D, E);
+    and the buffer balance_bias (E), which no gradient reaches: `update_bias` moves it.
+    """
+
+    balance_bias: Tensor
+
+    def __init__(self, config: MoEConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = c = config
+        # A small start, so that at first every expert is about as likely as the next.
+        self.router = nn.Parameter(
+            0.1 * c.d_model**-0.5 * torch.randn(c.d_model, c.num_experts, generator=generator)
+        )
+        experts = init_experts(c.num_experts, c.d_model, c.d_ff, generator)
+        self.w_gate, self.w_up, self.w_down = (nn.Parameter(w) for w in experts)
+        if c.num_shared:
+            shared = init_experts(1, c.d_model, c.num_shared * c.d_ff_shared, generator)
+            self.shared_gate, self.shared_up, self.shared_down = (nn.Parameter(w[0]) for w in shared)
+        if c.noise:
+            self.router_noise = nn.Parameter(torch.zeros(c.d_model, c.num_experts))  # Shazeer, appendix A
+        if c.bias_rate:
+            self.register_buffer("balance_bias", torch.zeros(c.num_experts, dtype=torch.float32))
+
+    def forward(self, x_BSD: Tensor, mask_BS: Tensor | None = None) -> tuple[Tensor, MoEStats]:
+        """y_BSD in the dtype of x_BSD, and what happened.
+
+        mask_BS: False for padding. It is routed like any token, but counts neither in the losses nor in the load.
+        """
+        c = self.config
+        B, S, D = self._sizes(x_BSD, mask_BS)
+        x_TD = x_BSD.reshape(B * S, D)
+        mask_T = None if mask_BS is None else mask_BS.reshape(B * S)
+
+        logits_TE = self._logits(x_TD)
+        scores_TE = logits_TE.sigmoid() if c.router == "sigmoid" else logits_TE.softmax(dim=-1)
+        weights_TK, idx_TK = self._choose(scores_TE)
+
+        if c.capacity_factor is None:
+            moe = DISPATCHES[c.dispatch]
+            y_TD = moe(x_TD, weights_TK, idx_TK, self.w_gate, self.w_up, self.w_down)
+            drop_rate = torch.zeros((), device=x_TD.device)
+        else:
+            capacity = expert_capacity(B * S, c.num_experts, c.top_k, c.capacity_factor)
+            capacity = min(capacity, B * S)  # a token never chooses an expert twice
+            y_TD, drop_rate = self._through_buffers(x_TD, weights_TK, idx_TK, capacity)
+        if c.num_shared:
+            y_TD = shared_expert_moe(x_TD, y_TD, self.shared_gate, self.shared_up, self.shared_down)
+
+        probs_TE = scores_TE / scores_TE.sum(dim=-1, keepdim=True)  # changes sigmoid scores only
+        counts_E = _count(idx_TK, c.num_experts, mask_T)
+        stats = MoEStats(
+            lb_loss=load_balancing_loss(probs_TE, idx_TK, mask_T),
+            z_loss=router_z_loss(logits_TE) if mask_T is None else _masked_z_loss(logits_TE, mask_T),
+            drop_rate=drop_rate,
+            counts_E=counts_E,
+            load_E=counts_E / counts_E.sum().clamp(min=1),
+            probs_TE=probs_TE,
+            weights_TK=weights_TK,
+            idx_TK=idx_TK,
+        )
+        return y_TD.view(B, S, D), stats
+
+    @torch.no_grad()
+    def update_bias(self, counts_E: Tensor) -> None:
+        """Move the balancing bias one step against the load, once an optimizer step, in training only.
+
+        counts_E: the assignments of the whole batch; sum `stats.counts_E` over micro-batches and processes first.
+        Raises ValueError where the config asks for no bias.
+        """
+        if not self.config.bias_rate:
+            raise ValueError("this layer has no balancing bias: its bias_rate is 0")
+        check_axes(bias_E=self.balance_bias, counts_E=counts_E)
+        self.balance_bias.copy_(update_bias(self.balance_bias, counts_E, self.config.bias_rate))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MoELayer:
+        """Keep the bias in float32 when the layer is cast: bfloat16 would swallow its small steps."""
+        super()._apply(fn, recurse)
+        if self.config.bias_rate:
+            self.balance_bias = self.balance_bias.float()
+        return self
+
+    def _logits(self, x_TD: Tensor) -> Tensor:
+        """Float32 whatever the rest computes in: Switch, section 2.4."""
+        if not (self.config.noise and self.training):
+            return router_logits(x_TD, self.router)
+        noise_TE = torch.randn(len(x_TD), self.config.num_experts, device=x_TD.device)
+        return noisy_logits(x_TD.float(), self.router, self.router_noise, noise_TE, training=True)
+
+    def _choose(self, scores_TE: Tensor) -> tuple[Tensor, Tensor]:
+        """The K experts of each token and their weights, weights_TK and idx_TK, in descending weight."""
+        c = self.config
+        if not c.bias_rate and c.num_groups == 1:
+            weights_TK, idx_TK = top_k_gate(scores_TE, c.top_k, c.renormalize)
+            return c.scale * weights_TK, idx_TK
+        # The bias decides who is chosen and nothing else: weights come from the scores. DeepSeek-V3, equation 16.
+        bias_E = self.balance_bias if c.bias_rate else scores_TE.new_zeros(c.num_experts)
+        idx_TK = group_limited_top_k(scores_TE.detach(), bias_E, c.num_groups, c.top_groups, c.top_k)
+        weights_TK, order_TK = scores_TE.gather(-1, idx_TK).sort(dim=-1, descending=True, stable=True)
+        if c.renormalize:
+            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+        return c.scale * weights_TK, idx_TK.gather(-1, order_TK)
+
+    def _through_buffers(
+        self, x_TD: Tensor, weights_TK: Tensor, idx_TK: Tensor, capacity: int
+    ) -> tuple[Tensor, Tensor]:
+        """Each expert works on C slots; what finds none adds nothing. Returns y_TD and the drop rate."""
+        num_experts = self.config.num_experts
+        pos_TK = queue_positions(idx_TK, weights_TK, num_experts, self.config.fill)
+        x_ECD = fill_buffers(x_TD, idx_TK, pos_TK, num_experts, capacity)
+        y_ECD = swiglu_experts(x_ECD, self.w_gate, self.w_up, self.w_down)
+        return read_buffers(y_ECD, idx_TK, pos_TK, weights_TK), (pos_TK >= capacity).float().mean()
+
+    def _sizes(self, x_BSD: Tensor, mask_BS: Tensor | None) -> tuple[int, int, int]:
+        """B, S and D of the input, which must fit the layer."""
+        masks = {} if mask_BS is None else {"mask_BS": mask_BS}
+        sizes = check_axes(router_DE=self.router, x_BSD=x_BSD, **masks)
+        return sizes["B"], sizes["S"], sizes["D"]
+
+
+def queue_positions(idx_TK: Tensor, weights_TK: Tensor, num_experts: int, fill: Fill) -> Tensor:
+    """The place of each assignment in its expert's queue, pos_TK, in the order that `fill` names."""
+    if fill == "priority":
+        return batch_priority_positions(idx_TK, weights_TK, num_experts)
+    if fill == "choice":
+        return positions_in_expert(idx_TK, num_experts)
+    one_by_one = idx_TK.reshape(-1, 1)  # as if every assignment were the only choice of a token of its own
+    return positions_in_expert(one_by_one, num_experts).reshape(idx_TK.shape)
+
+
+def _count(idx_TK: Tensor, num_experts: int, mask_T: Tensor | None) -> Tensor:
+    """Assignments per expert, without those of padding. Not `bincount`: that reads the largest index first."""
+    ones_TK = (
+        torch.ones_like(idx_TK) if mask_T is None else mask_T[:, None].to(idx_TK.dtype).expand_as(idx_TK)
+    )
+    counts_E = torch.zeros(num_experts, dtype=idx_TK.dtype, device=idx_TK.device)
+    return counts_E.scatter_add(0, idx_TK.flatten(), ones_TK.flatten())
+
+
+def _masked_z_loss(logits_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """`router_z_loss` over the tokens whose mask is True, without asking how many there are."""
+    z_T = logits_TE.logsumexp(dim=-1).square()
+    return (z_T * mask_T).sum() / mask_T.sum().clamp(min=1)

@@ -1,0 +1,152 @@
+"""Four ways from tokens to experts and back, one signature, one result.
+
+Each takes (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) and returns
+y_TD = Σ_k weights[t, k] · expert[idx[t, k]](x_t) in the dtype of x_TD, with the same gradients up to rounding.
+
+    loop      one expert after another; the reference, in loop.py
+    onehot    every expert on every token, and a one-hot mask picks: E/K times the arithmetic
+    sorted    assignments sorted by expert, one product per expert on its own rows
+    grouped   sorted, and one product for all experts at once, by torch's grouped GEMM operator
+
+`loop` asks the device who chose an expert, which makes the host wait for it, and does not run on the meta device.
+The others ask nothing of an accelerator and do. `auto` picks between `grouped` and `sorted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe_course.moe.dispatch import combine, gather_tokens, grouped_ffn, plan_dispatch
+from moe_course.moe.experts import swiglu_experts
+from moe_course.moe.loop import moe_loop
+from moe_course.shapes import check_axes
+
+Dispatch = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+_grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm  # the public name came with torch 2.10
+
+
+def moe_onehot(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    idx_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """Every expert computes every token; a one-hot mask weighs what was asked for and drops the rest.
+
+    GShard's einsum dispatch (arXiv 2006.16668, algorithm 2) with room for every token in every expert: slot t is then
+    token t, and the mask_TEC of that paper shrinks to a matrix of gates. Matrix products of fixed shape only.
+    """
+    E, T = _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    y_ETD = swiglu_experts(x_TD.expand(E, T, -1), w_gate_EDF, w_up_EDF, w_down_EFD)
+    chosen_TKE = idx_TK[:, :, None] == torch.arange(E, device=idx_TK.device)
+    gates_TE = (weights_TK[:, :, None] * chosen_TKE).sum(dim=1)
+    return (gates_TE.T[:, :, None] * y_ETD).sum(dim=0).to(x_TD.dtype)
+
+
+def moe_sorted(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    idx_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """Sort the assignments by expert, gather their tokens, run each expert on its own rows, sum by token."""
+    E, _ = _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    order_N, counts_E = plan_dispatch(idx_TK, E)
+    x_ND = gather_tokens(x_TD, order_N, idx_TK.shape[1])
+    y_ND = grouped_ffn(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
+    return combine(y_ND, order_N, weights_TK)
+
+
+def moe_grouped(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    idx_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """As `moe_sorted`, with all experts in one call of the grouped GEMM; as `moe_sorted` where that cannot run."""
+    if not grouped_mm_runs(x_TD, w_gate_EDF):
+        return moe_sorted(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    E, _ = _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    order_N, counts_E = plan_dispatch(idx_TK, E)
+    x_ND = gather_tokens(x_TD, order_N, idx_TK.shape[1])
+    ends_E = counts_E.cumsum(0).to(torch.int32)  # expert e owns the rows from ends[e−1] to ends[e]
+    dtype = compute_dtype(x_TD, w_gate_EDF)
+
+    def mm(rows_ND: Tensor, w_EDF: Tensor) -> Tensor:
+        return _grouped_mm(rows_ND.to(dtype), w_EDF.to(dtype).contiguous(), offs=ends_E)
+
+    hidden_NF = F.silu(mm(x_ND, w_gate_EDF)) * mm(x_ND, w_up_EDF)
+    return combine(mm(hidden_NF, w_down_EFD).to(x_TD.dtype), order_N, weights_TK)
+
+
+def moe_auto(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    idx_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """The way that `pick_dispatch` picks for these inputs."""
+    way = DISPATCHES[pick_dispatch(x_TD, w_gate_EDF)]
+    return way(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+
+
+DISPATCHES: dict[str, Dispatch] = {
+    "loop": moe_loop,
+    "onehot": moe_onehot,
+    "sorted": moe_sorted,
+    "grouped": moe_grouped,
+    "auto": moe_auto,
+}
+"""The dispatches by name, as `MoEConfig.dispatch` names them."""
+
+
+def pick_dispatch(x_TD: Tensor, w_gate_EDF: Tensor) -> str:
+    """The name of the dispatch that `auto` uses, from shapes, dtypes and the device alone.
+
+    "grouped" wherever its operator runs: on a CPU too it beats the others at all but the smallest sizes.
+    """
+    return "grouped" if grouped_mm_runs(x_TD, w_gate_EDF) else "sorted"
+
+
+def grouped_mm_runs(x_TD: Tensor, w_gate_EDF: Tensor) -> bool:
+    """Whether torch's grouped GEMM takes these tokens and experts, forward and backward.
+
+    Rows must start at multiples of 16 bytes, so D and F must be multiples of 8 in bfloat16. The kernel for CUDA
+    computes in bfloat16 (the operator also takes float32 there, but then copies the counts to the host); the one
+    for CPUs takes float32 and float16 as well, outside of torch.compile. (torch 2.13, `grouped_mm`)
+    """
+    dtype = compute_dtype(x_TD, w_gate_EDF)
+    _, D, width = w_gate_EDF.shape
+    if len(x_TD) == 0 or D * dtype.itemsize % 16 or width * dtype.itemsize % 16:
+        return False
+    if x_TD.device.type == "cpu" and not torch.compiler.is_compiling():
+        return dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return dtype == torch.bfloat16
+
+
+def compute_dtype(x_TD: Tensor, w_EDF: Tensor) -> torch.dtype:
+    """The dtype that the experts' products are computed in: autocast's, else the wider of the two."""
+    device = x_TD.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return torch.promote_types(x_TD.dtype, w_EDF.dtype)
+
+
+def _check(*arguments: Tensor) -> tuple[int, int]:
+    """Check the arguments of a dispatch against each other; returns (E, T)."""
+    names = ("x_TD", "weights_TK", "idx_TK", "w_gate_EDF", "w_up_EDF", "w_down_EFD")
+    sizes = check_axes(**dict(zip(names, arguments, strict=True)))
+    return sizes["E"], sizes["T"]
