@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from moe_course.lesson.own_layer import OwnLayer
 
 LAYER_PARTS = (
-    "swiglu_ffn", "router_probs", "top_k_gate", "noisy_logits",
+    "swiglu_ffn", "router_probs", "top_k_gate", "noisy_logits", "switch_gate", "moe_loop",
     "plan_dispatch", "gather_tokens", "grouped_ffn", "combine",
     "expert_load", "load_balancing_loss", "router_z_loss", "biased_top_k", "update_bias",
     "expert_capacity", "positions_in_expert", "batch_priority_positions", "fill_buffers", "read_buffers",
     "shared_expert_moe", "group_limited_top_k",
 )  # fmt: skip
 """The exercises that the layer is put together from, in the order of the course."""
+DISPATCH_PARTS = ("plan_dispatch", "gather_tokens", "grouped_ffn", "combine")
 
 
-def mine() -> Mine:
+def mine(through: int = 11) -> Mine:
     """Your parts, put together. Prints which are yours and which are the library's.
 
-        m = mine()
+        m = mine(through=3)                         # the note names the parts of notebooks 01 to 03
         weights_TK, idx_TK = m.gate(logits_TE, 2)
         y_TD = m.moe(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
         y_BSD, stats = m.layer(config)(x_BSD)
@@ -37,7 +38,7 @@ def mine() -> Mine:
 
     A part is yours once it has passed its check, in this session or an earlier one.
     """
-    assembled = Mine()
+    assembled = Mine(through)
     if not live.DISABLED:
         print(assembled)
     return assembled
@@ -46,7 +47,8 @@ def mine() -> Mine:
 class Mine:
     """Every exercise as an attribute: the learner's version where one has passed, else the library's."""
 
-    def __init__(self) -> None:
+    def __init__(self, through: int = 11) -> None:
+        self._through = through
         self._own: dict[str, Any] = {}
         self._broken: dict[str, str] = {}
         if live.DISABLED:
@@ -89,14 +91,19 @@ class Mine:
         return sorted({*super().__dir__(), *PART_OF, *LAYER_PARTS})
 
     def __repr__(self) -> str:
-        own = [name for name in LAYER_PARTS if name in self._own]
-        others = [name for name in LAYER_PARTS if name not in self._own]
+        own = [name for name in self._named() if name in self._own]
+        others = [name for name in self._named() if name not in self._own]
         lines = [f"Yours: {', '.join(own) or 'none yet'}."]
         if others:
             lines.append(f"The library's, until yours pass their checks: {', '.join(others)}.")
         for name, error in self._broken.items():
             lines.append(f"Your {name} passed, but its kept code no longer loads ({error}); check it again.")
         return "\n".join(textwrap.fill(line, width=100, subsequent_indent="    ") for line in lines)
+
+    def _named(self) -> list[str]:
+        """The parts that the note is about."""
+        number = {name: int(PART_OF[name].number.split(".")[0]) for name in LAYER_PARTS if name in PART_OF}
+        return [name for name in LAYER_PARTS if number.get(name, self._through) <= self._through]
 
     def gate(self, logits_TE: Tensor, k: int, renormalize: bool = True) -> tuple[Tensor, Tensor]:
         """weights_TK and idx_TK: a softmax of the logits, then your `top_k_gate`."""
@@ -111,7 +118,9 @@ class Mine:
         w_up_EDF: Tensor,
         w_down_EFD: Tensor,
     ) -> Tensor:
-        """y_TD, as `moe_loop` gives it, by way of your dispatch: plan, gather, compute, combine."""
+        """y_TD by way of your dispatch (plan, gather, compute, combine), or of your `moe_loop` while that is all."""
+        if "moe_loop" in self._own and not self._own.keys() & set(DISPATCH_PARTS):
+            return self.moe_loop(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
         order_N, counts_E = self.plan_dispatch(idx_TK, len(w_gate_EDF))
         x_ND = self.gather_tokens(x_TD, order_N, idx_TK.shape[1])
         y_ND = self.grouped_ffn(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
