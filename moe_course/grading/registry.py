@@ -31,6 +31,7 @@ class Exercise:
 _ACCOUNTING = "moe_course.systems.accounting"
 _EXPERTS = "moe_course.moe.experts"
 _ROUTER = "moe_course.moe.router"
+_MODERN = "moe_course.moe.modern"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -47,6 +48,11 @@ _ALL = (
     Exercise("2.5", "02_topk_routing", "moe_course.moe.dispatch", ("moe_loop",)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
+    Exercise("6.1", "06_modern_moe", _MODERN, ("shared_expert_moe",)),
+    Exercise("6.2", "06_modern_moe", _MODERN, ("split_experts",)),
+    Exercise("6.3", "06_modern_moe", _MODERN, ("group_limited_top_k",)),
+    Exercise("6.4", "06_modern_moe", _MODERN, ("from_huggingface",)),
+    Exercise("6.5", "06_modern_moe", _MODERN, ("upcycle",)),
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _ALL}

@@ -15,6 +15,11 @@ _HOME = {
     "swiglu_ffn": "experts",
     "moe_loop": "dispatch",
     "init_experts": "experts",
+    "shared_expert_moe": "modern",
+    "split_experts": "modern",
+    "group_limited_top_k": "modern",
+    "from_huggingface": "modern",
+    "upcycle": "modern",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)
