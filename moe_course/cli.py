@@ -63,13 +63,13 @@ def _regrade(args: argparse.Namespace) -> int:
 
 
 def _params(args: argparse.Namespace) -> int:
-    from moe_course.config import PRESETS, preset
     from moe_course.systems.accounting import format_table
+    from moe_course.systems.published import MODELS, model
 
     if args.model is None:
-        print("\n".join(PRESETS))
+        print("\n".join(MODELS))
         return 0
-    print(format_table(preset(args.model), args.model))
+    print(format_table(model(args.model), args.model))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 QKNorm = Literal["none", "head", "full"]
@@ -95,6 +95,28 @@ def _need_int(config: object, name: str, least: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention: keys and values of all heads are read out of one short vector per token.
+
+    Queries come from a latent of width `q_rank` (0: straight from the model width), keys and values from one of
+    `kv_rank`; each latent has an RMSNorm. A head's query and key have `nope_dim` channels without and `rope_dim`
+    with a rotation (the key's rotated part is one for all heads), its value has `value_dim`.
+    Source: DeepSeek-V2, arXiv 2405.04434, section 2.1. Raises ValueError for sizes that are not positive.
+    """
+
+    q_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is not int or value < (name != "q_rank"):
+                raise ValueError(f"{name} must be a positive int (q_rank may be 0), got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The sizes of a decoder-only transformer whose feed-forward layers may be mixtures of experts.
 
@@ -108,6 +130,10 @@ class ModelConfig:
 
     `qk_norm` says how queries and keys are normalised: "none", "head" (Qwen3: head_dim weights each for q
     and k) or "full" (OLMoE: one weight per channel of q and of k).
+
+    Three more belong to models from notebook 06 on. `latent` replaces the usual attention; `head_dim` is then the
+    width of a head's query, nope_dim + rope_dim. `qkv_bias` gives q, k and v biases (Qwen2). `shared_gate` is a
+    sigmoid gate, one vector, on the shared experts' output (Qwen2-MoE).
 
     Raises ValueError with the offending values when the sizes cannot belong to one model.
     """
@@ -127,6 +153,9 @@ class ModelConfig:
     d_ff_dense: int = 0
     tied_embeddings: bool = False
     qk_norm: QKNorm = "none"
+    latent: LatentAttention | None = field(default=None, repr=False)
+    qkv_bias: bool = field(default=False, repr=False)
+    shared_gate: bool = field(default=False, repr=False)
 
     @property
     def num_moe_layers(self) -> int:
@@ -134,12 +163,12 @@ class ModelConfig:
         return self.num_layers - self.num_dense_layers
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 0):
-                raise ValueError(f"{field.name} must be an int, not negative, got {value!r}")
-        if type(self.tied_embeddings) is not bool:
-            raise ValueError(f"tied_embeddings must be True or False, got {self.tied_embeddings!r}")
+        for size in fields(self):
+            value = getattr(self, size.name)
+            if size.type == "int" and (type(value) is not int or value < 0):
+                raise ValueError(f"{size.name} must be an int, not negative, got {value!r}")
+            if size.type == "bool" and type(value) is not bool:
+                raise ValueError(f"{size.name} must be True or False, got {value!r}")
         if self.qk_norm not in get_args(QKNorm):
             raise ValueError(f"qk_norm must be one of {get_args(QKNorm)}, got {self.qk_norm!r}")
 
@@ -158,6 +187,8 @@ class ModelConfig:
             self._need_positive("d_ff_shared")
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} experts cannot be chosen out of {self.num_experts}")
+        if self.latent and self.head_dim != self.latent.nope_dim + self.latent.rope_dim:
+            raise ValueError(f"head_dim = {self.head_dim} is not nope_dim + rope_dim of {self.latent}")
 
     def _need_positive(self, *names: str) -> None:
         for name in names:

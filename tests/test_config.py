@@ -4,9 +4,11 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from moe_course.config import PRESETS, ModelConfig, preset
+from moe_course.config import PRESETS, LatentAttention, ModelConfig, preset
 
-SIZES = [f.name for f in fields(ModelConfig) if f.name not in ("tied_embeddings", "qk_norm")]
+BEYOND = ("latent", "qkv_bias", "shared_gate")  # what notebook 06's models need; exercise 1.5 does without
+SIZES = [f.name for f in fields(ModelConfig) if f.name not in ("tied_embeddings", "qk_norm", *BEYOND)]
+LATENT = LatentAttention(q_rank=6, kv_rank=5, nope_dim=3, rope_dim=1, value_dim=2)
 ALWAYS_POSITIVE = ["vocab_size", "d_model", "num_layers", "num_heads", "num_kv_heads", "head_dim"]
 MOE = ModelConfig(
     vocab_size=97, d_model=20, num_layers=5, num_heads=6, num_kv_heads=3, head_dim=4,
@@ -22,10 +24,12 @@ def test_the_fields_are_the_contract():
     assert [f.name for f in fields(ModelConfig)] == [
         "vocab_size", "d_model", "num_layers", "num_heads", "num_kv_heads", "head_dim", "d_ff_expert",
         "num_experts", "top_k", "num_shared", "d_ff_shared", "num_dense_layers", "d_ff_dense",
-        "tied_embeddings", "qk_norm",
+        "tied_embeddings", "qk_norm", *BEYOND,
     ]  # fmt: skip
     plain = PRESETS["mixtral-8x7b"]
     assert (plain.tied_embeddings, plain.qk_norm) == (False, "none")
+    assert all(not getattr(config, name) for config in PRESETS.values() for name in BEYOND)
+    assert not any(name in repr(plain) for name in BEYOND)
 
 
 def test_a_config_cannot_be_edited_and_takes_keywords_only():
@@ -92,6 +96,24 @@ def test_other_values_are_named():
         replace(MOE, qk_norm="layer")
     with pytest.raises(ValueError, match=r"tied_embeddings .*1"):
         replace(MOE, tied_embeddings=1)
+
+
+def test_latent_attention_has_sizes_that_fit():
+    assert replace(MOE, latent=LATENT).latent is LATENT
+    assert replace(LATENT, q_rank=0).q_rank == 0
+    with pytest.raises(ValueError, match=r"head_dim = 5 .*nope_dim=3, rope_dim=1"):
+        replace(MOE, head_dim=5, latent=LATENT)
+    for name, value in (
+        ("q_rank", -1),
+        ("kv_rank", 0),
+        ("value_dim", 2.0),
+        ("rope_dim", 0),
+        ("nope_dim", True),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} .*{value!r}"):
+            replace(LATENT, **{name: value})
+    with pytest.raises(ValueError, match=r"qkv_bias .*1"):
+        replace(MOE, qkv_bias=1)
 
 
 def test_an_unknown_preset_lists_the_known_ones():

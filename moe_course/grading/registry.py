@@ -34,6 +34,7 @@ _ACCOUNTING = "moe_course.systems.accounting"
 _EXPERTS = "moe_course.moe.experts"
 _ROUTER = "moe_course.moe.router"
 _DISPATCH = "moe_course.moe.dispatch"
+_MODERN = "moe_course.moe.modern"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -55,6 +56,11 @@ _ALL = (
     Exercise("3.3", "03_dispatch", _DISPATCH, ("grouped_ffn",)),
     Exercise("3.4", "03_dispatch", _DISPATCH, ("combine",)),
     Exercise("3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",)),
+    Exercise("6.1", "06_modern_moe", _MODERN, ("shared_expert_moe",)),
+    Exercise("6.2", "06_modern_moe", _MODERN, ("split_experts",)),
+    Exercise("6.3", "06_modern_moe", _MODERN, ("group_limited_top_k",)),
+    Exercise("6.4", "06_modern_moe", _MODERN, ("from_huggingface",)),
+    Exercise("6.5", "06_modern_moe", _MODERN, ("upcycle",)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in own.settings()["exercise"]

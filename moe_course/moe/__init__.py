@@ -42,6 +42,9 @@ _HOME = {
     "MoEConfig": "layer",
     "MoELayer": "layer",
     "MoEStats": "layer",
+    "split_experts": "modern",
+    "from_huggingface": "modern",
+    "upcycle": "modern",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -18,6 +18,7 @@ _HOME = {
     "activations_per_token": "accounting",
     "training_memory": "accounting",
     "format_table": "accounting",
+    "timeline_table": "published",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -71,28 +71,49 @@ def breakdown(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """(total, active) parameters of each component, whole model; a component that is not there counts 0.
 
     Embeddings are input and output together, one matrix when they are tied; both count as active. Norms are
-    two RMSNorms a layer, the final one, and those of queries and keys.
+    two RMSNorms a layer, the final one, and those of queries and keys or of attention's latents.
     """
     c = config
-    q_width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    qk_norm = {"none": 0, "head": 2 * c.head_dim, "full": q_width + kv_width}[c.qk_norm]
-
+    projections, attention_norms = _latent_attention(c) if c.latent else _attention(c)
+    attention = c.num_layers * projections
+    biases = c.num_layers * c.qkv_bias * (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+    norms = c.num_layers * (2 * c.d_model + attention_norms) + c.d_model
     embeddings = (1 if c.tied_embeddings else 2) * c.vocab_size * c.d_model
-    attention = c.num_layers * (2 * c.d_model * q_width + 2 * c.d_model * kv_width)  # q and output, k and v
-    norms = c.num_layers * (2 * c.d_model + qk_norm) + c.d_model
     dense_ffn = c.num_dense_layers * 3 * c.d_model * c.d_ff_dense
     router = c.num_moe_layers * c.d_model * c.num_experts
     routed_expert = c.num_moe_layers * 3 * c.d_model * c.d_ff_expert  # one of each layer
-    shared_experts = c.num_moe_layers * 3 * c.d_model * c.d_ff_shared * c.num_shared
+    shared_experts = c.num_moe_layers * c.d_model * (3 * c.d_ff_shared * c.num_shared + c.shared_gate)
     return {
         "embeddings": (embeddings, embeddings),
         "attention": (attention, attention),
+        "biases": (biases, biases),
         "norms": (norms, norms),
         "dense FFN": (dense_ffn, dense_ffn),
         "router": (router, router),
         "shared experts": (shared_experts, shared_experts),
         "routed experts": (c.num_experts * routed_expert, c.top_k * routed_expert),
     }
+
+
+def _attention(c: ModelConfig) -> tuple[int, int]:
+    """(projections, norms) of one layer whose queries, keys and values are read from the tokens themselves."""
+    q_width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    projections = 2 * c.d_model * q_width + 2 * c.d_model * kv_width  # q and output, k and v
+    return projections, {"none": 0, "head": 2 * c.head_dim, "full": q_width + kv_width}[c.qk_norm]
+
+
+def _latent_attention(c: ModelConfig) -> tuple[int, int]:
+    """(projections, norms) of one layer with multi-head latent attention (DeepSeek-V2, equations 9 to 19)."""
+    latent = c.latent
+    assert latent is not None
+    q_width = c.num_heads * (latent.nope_dim + latent.rope_dim)
+    queries = c.d_model * q_width
+    if latent.q_rank:
+        queries = c.d_model * latent.q_rank + latent.q_rank * q_width
+    down = c.d_model * (latent.kv_rank + latent.rope_dim)  # the latent, and the one rotated key of all heads
+    up = latent.kv_rank * c.num_heads * (latent.nope_dim + latent.value_dim)  # keys and values of each head
+    output = c.num_heads * latent.value_dim * c.d_model
+    return queries + down + up + output, latent.q_rank + latent.kv_rank
 
 
 def flops_per_token(config: ModelConfig, context: int = 0) -> int:
@@ -105,11 +126,13 @@ def flops_per_token(config: ModelConfig, context: int = 0) -> int:
     """
     if context < 0:
         raise ValueError(f"context must not be negative, got {context}")
-    not_matrices = ("embeddings", "norms")
+    not_matrices = ("embeddings", "norms", "biases")
     matrices = sum(active for name, (_, active) in breakdown(config).items() if name not in not_matrices)
     output_embedding = config.vocab_size * config.d_model
-    q_width = config.num_heads * config.head_dim  # each head: q·k and p·v, head_dim multiply-adds a position
-    return 2 * (matrices + output_embedding) + config.num_layers * 2 * 2 * q_width * context
+    # Each head, for each position: q·k and p·v, as many multiply-adds as a key and a value have channels.
+    value_dim = config.latent.value_dim if config.latent else config.head_dim
+    scores_and_sums = config.num_heads * (config.head_dim + value_dim)
+    return 2 * (matrices + output_embedding) + config.num_layers * 2 * scores_and_sums * context
 
 
 def weight_bytes(config: ModelConfig, bytes_per_value: int = 2) -> int:
@@ -129,7 +152,12 @@ def activations_per_token(config: ModelConfig) -> int:
     queries and keys, the sums by which gates are normalised, and what an allocator wastes.
     """
     c = config
-    norms_and_attention = 4 * c.d_model + (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+    attention = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+    if c.latent:  # every head has a key and a value of its own, and the latents pass a norm
+        attention = 2 * c.num_heads * (c.head_dim + c.latent.value_dim) + 2 * (
+            c.latent.q_rank + c.latent.kv_rank
+        )
+    norms_and_attention = 4 * c.d_model + attention
     dense_ffn = 4 * c.d_ff_dense
     routed = c.num_experts + c.top_k * (4 * c.d_ff_expert + 3 * c.d_model + 1)
     shared = c.num_shared * 4 * c.d_ff_shared

@@ -23,6 +23,11 @@ _HOME = {
     "you_are_the_router": "interact",
     "tiny_symptom": "thread",
     "label_tables": "thread",
+    "split_symptom": "modern",
+    "timeline": "modern",
+    "group_choice": "modern",
+    "group_explorer": "modern",
+    "design_map": "modern",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

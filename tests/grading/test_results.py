@@ -20,7 +20,9 @@ from moe_course.grading.results import canvas, grades, moodle, write_results
 
 ASSIGNMENT = "01_dense_ffn"
 NAMES = [exercise.name for exercise in exercises_of(ASSIGNMENT)]
-POINTS = dict(zip(NAMES, (5.0, 3.0, 3.0, 7.0, 9.0, 4.0), strict=True))  # some points, whatever the rubrics say
+POINTS = dict(
+    zip(NAMES, (5.0, 3.0, 3.0, 7.0, 9.0, 4.0), strict=True)
+)  # some points, whatever the rubrics say
 
 
 def record(student, passed=("ffn_params",), status="graded", assignment=ASSIGNMENT, **more):

@@ -106,6 +106,7 @@ class TestModelParams:
         assert breakdown(TINY) == {
             "embeddings": (2 * 100 * 10,) * 2,
             "attention": (3 * (10 * 12 + 10 * 6 + 10 * 6 + 12 * 10),) * 2,  # q, k, v, output
+            "biases": (0, 0),
             "norms": (3 * 2 * 10 + 10,) * 2,
             "dense FFN": (3 * 10 * 20,) * 2,
             "router": (2 * 10 * 7,) * 2,

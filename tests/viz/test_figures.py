@@ -13,8 +13,10 @@ from moe_course.config import PRESETS
 from moe_course.lesson import tiny
 from moe_course.lesson.timing import Sweep, Timing
 from moe_course.moe.dispatch import plan_dispatch
+from moe_course.moe.modern import group_limited_top_k
 from moe_course.moe.router import switch_gate, top_k_gate
 from moe_course.systems.accounting import breakdown, model_params, training_memory
+from moe_course.systems.published import TIMELINE
 from moe_course.viz import dispatch, interact
 from moe_course.viz.style import EXPERT_COLORS, as_html, ink_on
 
@@ -42,7 +44,7 @@ def sweep_of(*ways):
 
 
 def figures():
-    runs = [tiny.train(switch_gate, 0, tiny.TinyConfig(steps=15))]
+    runs = [tiny.train(switch_gate, 0, tiny.TinyConfig(steps=25))]
     models = {name: model_params(PRESETS[name]) for name in ("mistral-7b", "mixtral-8x7b")}
     memory = {name: training_memory(PRESETS[name], 100) for name in models}
     alone, both = sweep_of("loop"), sweep_of("loop", "sorted")
@@ -65,6 +67,16 @@ def figures():
         "load_bars": (viz.load_bars(torch.tensor([0.25, 0.75])), "Expert 1 takes 75%"),
         "gradient_bars": (viz.gradient_bars(torch.tensor([0.2, -0.1]), [0]), "Unchosen"),
         "tiny_symptom": (viz.tiny_symptom({"a": runs, "b": runs}), "b: "),
+        "split_symptom": (viz.split_symptom({"a": runs, "b": runs}), "b: 1.0 times the loss of a"),
+        "timeline": (viz.timeline(TIMELINE), "From 8 experts to 384 From 3.5 model widths to 0.3"),
+        "group_choice": (
+            viz.group_choice(torch.rand(6), torch.tensor([0, 2, 4]), torch.tensor([0, 1, 4]), num_groups=3),
+            "1 of 3 experts change: 2 groups instead of 3",
+        ),
+        "design_map": (
+            viz.design_map({"top": torch.eye(3), "none": torch.tensor([[1.0, 2], [0, 1], [0, 0]])}),
+            "1 a token none\n0 to 2 a token",
+        ),
         "label_tables": (
             viz.label_tables({"before": torch.full((3, 2), 0.5), "after": torch.eye(2)[[0, 1, 1]]}),
             "before: 50% after: 100%",
@@ -186,3 +198,18 @@ def test_panels_bring_a_static_figure_for_readers(monkeypatch):
     interact.gate_explorer(top_k_gate, torch.randn(4, 3))
     assert "k = 2" in shown[1]
     assert len(shown) == 2
+
+
+def test_the_group_explorer_asks_the_learners_own_function(monkeypatch):
+    asked, shown = [], []
+
+    def mine(scores_TE, bias_E, num_groups, top_groups, k):
+        asked.append((num_groups, top_groups, k))
+        return group_limited_top_k(scores_TE, bias_E, num_groups, top_groups, k)
+
+    monkeypatch.setenv("MOE_COURSE_STATIC", "1")
+    monkeypatch.setattr(interact, "show", lambda figure, alt: shown.append((titles(figure), alt)))
+    viz.group_explorer(mine, torch.rand(8), torch.zeros(8), num_groups=4, k=3)
+    assert asked == [(4, 4, 3), (4, 3, 3)]
+    assert "of 3 experts change" in shown[0][0][0]
+    assert "3 open groups" in shown[0][1]

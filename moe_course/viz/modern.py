@@ -1,0 +1,143 @@
+"""Figures of notebook 06: what became of the layer, and what else it could have become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from moe_course.viz.interact import _Panel
+from moe_course.viz.style import ACTIVE, EXPERT_COLORS, FAINT, INK, expert_color
+
+_ARMS = ("#0072B2", "#D55E00", "#009E73", FAINT, *EXPERT_COLORS[4:])
+
+
+def split_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
+    """Task loss over training and at its end; {arm: runs over seeds}. Line: median, band and dots: all seeds.
+
+    The title compares the last arm with the one before it.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), width_ratios=(1.5, 1))
+    final = {name: [run.final_loss for run in runs] for name, runs in arms.items()}
+    for row, ((name, runs), color) in enumerate(zip(arms.items(), _ARMS, strict=False)):
+        stack = np.stack([np.convolve(run.loss, np.ones(20) / 20, mode="valid") for run in runs])
+        steps = np.arange(stack.shape[1])
+        left.plot(steps, np.median(stack, axis=0), color=color, label=name)
+        left.fill_between(steps, stack.min(axis=0), stack.max(axis=0), color=color, alpha=0.2, lw=0)
+        right.plot(final[name], [row] * len(runs), "o", color=color, alpha=0.8)
+    *_, before, last = arms
+    ratio = np.median(final[last]) / np.median(final[before])
+    left.set(
+        title=f"{last}: {ratio:.1f} times the loss of {before}",
+        xlabel="step",
+        ylabel="cross-entropy, nats",
+        yscale="log",
+    )
+    left.legend(fontsize=9)
+    right.set(title="", xlabel="final loss, nats", xlim=(0, None), ylim=(len(arms) - 0.5, -0.5))
+    right.set_yticks(range(len(arms)), list(arms))
+    return fig
+
+
+def timeline(releases: Iterable[Any]) -> Figure:
+    """Published models in the order of their release: experts in a layer, and the width of one in model widths."""
+    ordered = list(releases)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.26 * len(ordered)), sharey=True)
+    counts = [release.config.num_experts for release in ordered]
+    widths = [release.config.d_ff_expert / release.config.d_model for release in ordered]
+    for ax, values in ((left, counts), (right, widths)):
+        ax.plot(values, range(len(values)), color=FAINT, lw=0.8, ls=":", zorder=0)
+        for row, (release, value) in enumerate(zip(ordered, values, strict=True)):
+            fill = ACTIVE if release.config.num_shared else "white"
+            ax.plot(value, row, "o", ms=8, color=ACTIVE, mfc=fill, mew=2)
+        ax.set(xscale="log", ylim=(len(ordered) - 0.4, -0.6))
+    dots = [left.plot([], [], "o", color=ACTIVE, mfc=fill, mew=2)[0] for fill in (ACTIVE, "white")]
+    left.legend(dots, ["with a shared expert", "without"], loc="lower left", fontsize=9)
+    left.set_yticks(range(len(ordered)), [f"{release.name}, {release.month}" for release in ordered])
+    left.set(title=f"From {counts[0]} experts to {counts[-1]}", xlabel="experts in a layer")
+    left.set_xticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"], minor=False)
+    title = f"From {widths[0]:.1f} model widths to {widths[-1]:.1f}"
+    right.set(title=title, xlabel="width of one expert, in model widths")
+    right.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
+    for ax in (left, right):
+        ax.minorticks_off()
+    return fig
+
+
+def group_choice(
+    biased_E: torch.Tensor, free_K: torch.Tensor, limited_K: torch.Tensor, num_groups: int
+) -> Figure:
+    """One token's biased scores by group: which experts are chosen freely, and which within the best groups."""
+    experts = len(biased_E)
+    size = experts // num_groups
+    free, limited = ({int(e) for e in idx} for idx in (free_K, limited_K))
+    fig, ax = plt.subplots(figsize=(8, 2.8))
+    for e, score in enumerate(biased_E.tolist()):
+        color = expert_color(e // size)
+        ax.bar(e, score, color=color if e in limited else "white", edgecolor=color)
+        if e in free:
+            ax.plot(e, score + 0.05, "v", color=INK, ms=5)
+    for g in range(1, num_groups):
+        ax.axvline(g * size - 0.5, color=FAINT, lw=0.8, ls=":")
+    nodes = [len({e // size for e in chosen}) for chosen in (free, limited)]
+    ax.set(
+        title=f"{len(free - limited)} of {len(free)} experts change: {nodes[1]} groups instead of {nodes[0]}",
+        xlabel="expert, in groups of neighbours (triangle: chosen without the limit; filled: chosen with it)",
+        ylabel="biased score",
+        xlim=(-0.7, experts - 0.3),
+    )
+    ax.set_xticks(
+        [g * size + (size - 1) / 2 for g in range(num_groups)], [f"group {g}" for g in range(num_groups)]
+    )
+    ax.tick_params(axis="x", length=0)
+    return fig
+
+
+def group_explorer(
+    choose: Callable[..., torch.Tensor], scores_E: torch.Tensor, bias_E: torch.Tensor, num_groups: int, k: int
+) -> None:
+    """A slider for the number of open groups; it calls the learner's `choose`, group_limited_top_k."""
+
+    def draw(top_groups: int) -> tuple[Figure, str]:
+        free_K, limited_K = (
+            choose(scores_E[None], bias_E, num_groups, groups, k)[0] for groups in (num_groups, top_groups)
+        )
+        figure = group_choice(scores_E + bias_E, free_K, limited_K, num_groups)
+        return (
+            figure,
+            f"Biased scores of one token by group, and its {k} experts from {top_groups} open groups",
+        )
+
+    panel = _Panel(draw)
+    if panel.alive:
+        from ipywidgets import IntSlider
+
+        least = -(-k * num_groups // len(bias_E))  # so many groups have room for k experts
+        panel.run(top_groups=IntSlider(max(3, least), least, num_groups, description="open groups"))
+    else:
+        panel.show(top_groups=3)
+
+
+def design_map(weights: Mapping[str, torch.Tensor]) -> Figure:
+    """Who works for whom under each rule, {rule: weights_TE}: tokens by experts, side by side."""
+    fig, axes = plt.subplots(1, len(weights), figsize=(8, 3.0), sharey=True)
+    for ax, (name, weights_TE) in zip(axes, weights.items(), strict=True):
+        tokens, experts = weights_TE.shape
+        ax.imshow(weights_TE, cmap="Blues", vmin=0, vmax=float(weights_TE.max()), aspect="auto")
+        used_T = (weights_TE > 0).sum(dim=1)
+        low, high = int(used_T.min()), int(used_T.max())
+        span = f"{low}" if low == high else f"{low} to {high}"
+        ax.set_title(f"{name}\n{span} a token", fontsize=9.5)
+        ax.set_xticks(range(experts), [str(e) for e in range(experts)])
+        ax.set_yticks(range(tokens), [str(t) for t in range(tokens)])
+        ax.set(xlabel="expert")
+        ax.tick_params(length=0)
+    axes[0].set_ylabel("token")
+    fig.suptitle(
+        "How many experts work for a token, and who decides", x=0.01, ha="left", fontsize=11, weight="bold"
+    )
+    return fig
