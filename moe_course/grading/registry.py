@@ -31,6 +31,8 @@ class Exercise:
 _ACCOUNTING = "moe_course.systems.accounting"
 _EXPERTS = "moe_course.moe.experts"
 _ROUTER = "moe_course.moe.router"
+_METRICS = "moe_course.moe.metrics"
+_BALANCE = "moe_course.moe.balance"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -47,6 +49,15 @@ _ALL = (
     Exercise("2.5", "02_topk_routing", "moe_course.moe.dispatch", ("moe_loop",)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
+    Exercise("4.1", "04_load_balancing", _METRICS, ("expert_load",)),
+    Exercise("4.2", "04_load_balancing", _METRICS, ("max_violation",)),
+    Exercise("4.3", "04_load_balancing", _METRICS, ("cv_squared",)),
+    Exercise("4.4", "04_load_balancing", _BALANCE, ("load_balancing_loss",)),
+    Exercise("4.5", "04_load_balancing", _BALANCE, ("router_z_loss",)),
+    Exercise("4.6", "04_load_balancing", _BALANCE, ("biased_top_k",)),
+    Exercise("4.7", "04_load_balancing", _BALANCE, ("update_bias",)),
+    Exercise("4.8", "04_load_balancing", _BALANCE, ("expert_choice",)),
+    Exercise("4.9", "04_load_balancing", _METRICS, ("global_load",)),
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _ALL}

@@ -18,6 +18,12 @@ _HOME = {
     "you_are_the_router": "interact",
     "tiny_symptom": "thread",
     "label_tables": "thread",
+    "load_over_training": "balance",
+    "collapse_curves": "balance",
+    "arm_scores": "balance",
+    "loss_against_load": "balance",
+    "tiny_loads": "balance",
+    "balance_explorer": "balance",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

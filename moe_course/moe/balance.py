@@ -1,0 +1,116 @@
+"""Ways to keep experts busy: auxiliary losses, a bias without a loss, and experts that choose.
+
+Nothing here reads a value on the host. Losses are 0-dim tensors, in float32 at least, for the caller to weigh
+and add; nothing is kept in globals and no bias is updated in secret.
+"""
+
+import torch
+from torch import Tensor
+
+from moe_course.moe.metrics import cv_squared, expert_load
+from moe_course.moe.router import _check_k, _top_k
+from moe_course.shapes import check_axes
+
+
+def load_balancing_loss(probs_TE: Tensor, idx_TK: Tensor, mask_T: Tensor | None = None) -> Tensor:
+    """E·Σ_e f_e·P_e: f the fraction of assignments, P the mean probability; uniform routing gives 1 for every K.
+
+    Tokens whose mask is False (padding) count nowhere; where no token is left the loss is 0. f is a count, so
+    the gradient flows through P alone: it lowers probabilities in proportion to load. 1 is not the minimum.
+    Source: Switch Transformers, arXiv 2101.03961, equations 4 to 6. Megatron-LM divides f by K as well;
+    transformers' `load_balancing_loss_func` does not, and gives K times this.
+    """
+    axes = {"probs_TE": probs_TE, "idx_TK": idx_TK} | ({} if mask_T is None else {"mask_T": mask_T})
+    num_experts = check_axes(**axes)["E"]
+    p_TE = probs_TE.to(torch.promote_types(probs_TE.dtype, torch.float32))
+    if mask_T is None:
+        f_E, P_E = expert_load(idx_TK, num_experts), p_TE.mean(dim=0)
+    else:
+        kept_T = mask_T.to(p_TE.dtype)
+        kept = kept_T.sum().clamp(min=1)
+        slots_TK = kept_T[:, None].expand_as(idx_TK)
+        counts_E = p_TE.new_zeros(num_experts).scatter_add(0, idx_TK.flatten().long(), slots_TK.flatten())
+        f_E = counts_E / (kept * idx_TK.shape[1])
+        # where, not a product: what a padding row holds may be nan
+        P_E = torch.where(mask_T[:, None].bool(), p_TE, 0).sum(dim=0) / kept
+    return num_experts * (f_E * P_E).sum()
+
+
+def importance_loss(gates_TE: Tensor) -> Tensor:
+    """CV² of the gates summed over tokens: 0 when every expert gets the same total weight.
+
+    Source: Shazeer et al. 2017, arXiv 1701.06538, equations 6 and 7, without the weight.
+    """
+    check_axes(gates_TE=gates_TE)
+    return cv_squared(gates_TE.sum(dim=0))
+
+
+def router_z_loss(logits_TE: Tensor) -> Tensor:
+    """Mean over tokens of logsumexp(logits)²: keeps logits small, so that their softmax rounds well.
+
+    Source: ST-MoE, arXiv 2202.08906, equation 5.
+    """
+    check_axes(logits_TE=logits_TE)
+    wide_TE = logits_TE.to(torch.promote_types(logits_TE.dtype, torch.float32))
+    return (wide_TE.logsumexp(dim=-1) ** 2).mean()
+
+
+def biased_top_k(scores_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Select on scores + bias; weigh with the scores alone, renormalised over the selected, times scale.
+
+    The bias moves tokens between experts and never enters an output. Slots come in descending biased score,
+    ties in the order of the experts. Returns (weights_TK in the dtype of scores_TE, idx_TK int64); no gradient
+    reaches the bias. Raises ValueError for k outside 1..E.
+    Source: DeepSeek-V3, arXiv 2412.19437, equations 12 to 16.
+    """
+    _check_k(k, check_axes(scores_TE=scores_TE, bias_E=bias_E)["E"])
+    _, idx_TK = _top_k(scores_TE.detach() + bias_E.detach(), k)
+    weights_TK = scores_TE.gather(-1, idx_TK)
+    weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True) * scale
+    return weights_TK.to(scores_TE.dtype), idx_TK
+
+
+@torch.no_grad()
+def update_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
+    """b + rate·sign(mean(n) − n): up for experts below the mean load, down for those above.
+
+    The step's size does not depend on the size of the error. Returns a new tensor in the dtype of bias_E,
+    without gradient. Source: Wang et al. 2024, arXiv 2408.15664, algorithm 1.
+    """
+    check_axes(bias_E=bias_E, counts_E=counts_E)
+    # The sign of mean − n, with nothing divided: whole numbers stay exact, so an even load moves nothing.
+    direction_E = torch.sign(counts_E.sum() - len(counts_E) * counts_E)
+    return bias_E + rate * direction_E.to(bias_E.dtype)
+
+
+def expert_choice(probs_TE: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+    """Every expert takes the `capacity` tokens that give it the highest probability.
+
+    Perfectly balanced by construction. A token may be taken by many experts or by none, and whether it is
+    taken depends on every other token, later ones included. Returns (weights_EC in descending order, those
+    probabilities; idx_EC int64, tokens). Raises ValueError for a capacity outside 1..T.
+    Source: Zhou et al. 2022, arXiv 2202.09368, equation 1.
+    """
+    tokens = check_axes(probs_TE=probs_TE)["T"]
+    if not 1 <= capacity <= tokens:
+        raise ValueError(f"capacity must be in 1..{tokens}, the number of tokens, got {capacity}")
+    return _top_k(probs_TE.T, capacity)
+
+
+def smooth_load(clean_TE: Tensor, noisy_TE: Tensor, std_TE: Tensor, k: int) -> Tensor:
+    """Expected assignments of each expert if its own noise were drawn again: load_E, differentiable.
+
+    clean_TE: logits without noise; noisy_TE: with noise; std_TE: the noise's scale. An expert is chosen if its
+    logit exceeds the k-th largest of the *others*, so each expert has its own threshold. With k = E every
+    expert is always chosen. Raises ValueError for k outside 1..E.
+    Source: Shazeer et al. 2017, arXiv 1701.06538, appendix A, equations 8 to 10.
+    """
+    tokens, experts = clean_TE.shape
+    check_axes(clean_TE=clean_TE, noisy_TE=noisy_TE, std_TE=std_TE)
+    _check_k(k, experts)
+    if k == experts:
+        return clean_TE.new_full((experts,), float(tokens))
+    top_TK = noisy_TE.topk(k + 1, dim=-1).values
+    inside_TE = noisy_TE >= top_TK[:, k - 1 : k]  # then the k-th of the others is the (k+1)-th of all
+    threshold_TE = torch.where(inside_TE, top_TK[:, k:], top_TK[:, k - 1 : k])
+    return torch.special.ndtr((clean_TE - threshold_TE) / std_TE).sum(dim=0)
