@@ -35,6 +35,8 @@ _EXPERTS = "moe_course.moe.experts"
 _ROUTER = "moe_course.moe.router"
 _DISPATCH = "moe_course.moe.dispatch"
 _MODERN = "moe_course.moe.modern"
+_METRICS = "moe_course.moe.metrics"
+_BALANCE = "moe_course.moe.balance"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -61,6 +63,15 @@ _ALL = (
     Exercise("6.3", "06_modern_moe", _MODERN, ("group_limited_top_k",)),
     Exercise("6.4", "06_modern_moe", _MODERN, ("from_huggingface",)),
     Exercise("6.5", "06_modern_moe", _MODERN, ("upcycle",)),
+    Exercise("4.1", "04_load_balancing", _METRICS, ("expert_load",)),
+    Exercise("4.2", "04_load_balancing", _METRICS, ("max_violation",)),
+    Exercise("4.3", "04_load_balancing", _METRICS, ("cv_squared",)),
+    Exercise("4.4", "04_load_balancing", _BALANCE, ("load_balancing_loss",)),
+    Exercise("4.5", "04_load_balancing", _BALANCE, ("router_z_loss",)),
+    Exercise("4.6", "04_load_balancing", _BALANCE, ("biased_top_k",)),
+    Exercise("4.7", "04_load_balancing", _BALANCE, ("update_bias",)),
+    Exercise("4.8", "04_load_balancing", _BALANCE, ("expert_choice",)),
+    Exercise("4.9", "04_load_balancing", _METRICS, ("global_load",)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in own.settings()["exercise"]

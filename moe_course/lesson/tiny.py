@@ -187,10 +187,12 @@ def train(
     config: TinyConfig | None = None,
     moe: MoE | None = None,
     frozen_router: bool = False,
+    after_step: Callable[[Tensor], None] | None = None,
 ) -> TinyRun:
     """Train a tiny MoE. Runs of one seed share dictionaries, initial weights and the order of the data.
 
-    `moe` is the library's `moe_loop` unless given. Learning rates fall to 0 over the second half.
+    `moe` is the library's `moe_loop` unless given. Learning rates fall to 0 over the second half. `after_step` is
+    called after every step with the experts of its words, one row a line, so that a balancing bias can follow.
     """
     c = config or TinyConfig()
     if moe is None:
@@ -218,6 +220,8 @@ def train(
         gradient.append(0.0 if model.router.grad is None else model.router.grad.norm().item())
         movement.append(((model.router.detach() - start_DE).norm() / start_DE.norm()).item())
         load.append(_shares(_of_words(idx_TK, len(rows)), c.num_experts))
+        if after_step is not None:
+            after_step(_of_words(idx_TK, len(rows)))
     return TinyRun(seed, loss, gradient, movement, load, before_GE, routing_table(model, stream, c))
 
 

@@ -1,4 +1,4 @@
-"""The mixture-of-experts layer in parts: router, experts and dispatch.
+"""The mixture-of-experts layer in parts: router, experts, dispatch and balancing.
 
 Names load on first use: importing this package loads no other module of it.
 """
@@ -28,6 +28,11 @@ _HOME = {
     "max_violation": "metrics",
     "cv_squared": "metrics",
     "load_balancing_loss": "balance",
+    "expert_counts": "metrics",
+    "global_load": "metrics",
+    "dead_experts": "metrics",
+    "router_entropy": "metrics",
+    "importance_loss": "balance",
     "router_z_loss": "balance",
     "biased_top_k": "balance",
     "update_bias": "balance",
@@ -45,6 +50,7 @@ _HOME = {
     "split_experts": "modern",
     "from_huggingface": "modern",
     "upcycle": "modern",
+    "smooth_load": "balance",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

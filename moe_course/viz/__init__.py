@@ -28,6 +28,12 @@ _HOME = {
     "group_choice": "modern",
     "group_explorer": "modern",
     "design_map": "modern",
+    "load_over_training": "balance",
+    "collapse_curves": "balance",
+    "arm_scores": "balance",
+    "loss_against_load": "balance",
+    "tiny_loads": "balance",
+    "balance_explorer": "balance",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from moe_course.lesson import tiny
-from moe_course.moe import moe_loop, switch_gate, top_k_gate
+from moe_course.moe import biased_top_k, expert_counts, moe_loop, switch_gate, top_k_gate, update_bias
 
 SEEDS = (0, 1, 2)
 SHORT = tiny.TinyConfig(steps=5)
@@ -118,6 +118,43 @@ def test_the_learners_own_loop_does_the_work():
     ours, theirs = (tiny.train(switch_gate, 0, SHORT, moe=moe) for moe in (mine, None))
     assert len(calls) > SHORT.steps
     assert ours.loss == theirs.loss
+
+
+class BiasedGate:
+    """Notebook 04's gate: top-1 with a balancing bias."""
+
+    def __init__(self, rate):
+        self.rate, self.bias_E = rate, torch.zeros(4)
+
+    def __call__(self, logits_TE):
+        probs_TE = logits_TE.softmax(dim=-1)
+        _, idx_TK = biased_top_k(probs_TE, self.bias_E, 1)
+        return probs_TE.gather(1, idx_TK), idx_TK
+
+    def after_step(self, idx_TK):
+        self.bias_E = update_bias(self.bias_E, expert_counts(idx_TK, 4), self.rate)
+
+
+def test_a_gentle_bias_puts_the_idlest_to_work_and_a_fast_one_costs(arms):
+    """Notebook 04's claims, over its seeds together: one seed alone may go either way."""
+    biased = {}
+    for rate in (0.0005, 0.01):
+        gates = [BiasedGate(rate) for _ in SEEDS]
+        runs = (tiny.train(g, seed, after_step=g.after_step) for g, seed in zip(gates, SEEDS, strict=True))
+        biased[rate] = list(runs)
+    gentle, fast = biased.values()
+    assert min(run.load_E.min() for run in gentle) > 2 * min(run.load_E.min() for run in arms["cured"])
+    assert max(run.load_E.max() for run in gentle) < max(run.load_E.max() for run in arms["cured"])
+    assert sum(run.final_loss for run in gentle) < sum(run.final_loss for run in arms["cured"])
+    assert sum(run.final_loss for run in fast) > 1.5 * sum(run.final_loss for run in gentle)
+
+
+def test_after_step_sees_the_experts_of_the_words():
+    seen = []
+    run = tiny.train(switch_gate, 0, SHORT, after_step=seen.append)
+    assert [tuple(idx_TK.shape) for idx_TK in seen] == [(32, 3)] * SHORT.steps
+    for idx_TK, load_E in zip(seen, run.load, strict=True):
+        torch.testing.assert_close(torch.bincount(idx_TK.flatten(), minlength=4) / 96, load_E)
 
 
 def test_a_gate_of_the_wrong_shape_is_named():
