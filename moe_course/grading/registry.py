@@ -31,6 +31,8 @@ class Exercise:
 _ACCOUNTING = "moe_course.systems.accounting"
 _EXPERTS = "moe_course.moe.experts"
 _ROUTER = "moe_course.moe.router"
+_CAPACITY = "moe_course.moe.capacity"
+_LEAKS = "moe_course.moe.leaks"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -47,6 +49,14 @@ _ALL = (
     Exercise("2.5", "02_topk_routing", "moe_course.moe.dispatch", ("moe_loop",)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
+    Exercise("5.1", "05_capacity", _CAPACITY, ("expert_capacity",)),
+    Exercise("5.2", "05_capacity", _CAPACITY, ("positions_in_expert",)),
+    Exercise("5.3", "05_capacity", _CAPACITY, ("batch_priority_positions",)),
+    Exercise("5.4", "05_capacity", _CAPACITY, ("fill_buffers",)),
+    Exercise("5.5", "05_capacity", _CAPACITY, ("read_buffers",)),
+    Exercise("5.6", "05_capacity", _CAPACITY, ("drop_and_waste",)),
+    Exercise("5.7", "05_capacity", _LEAKS, ("depends_on_future",)),
+    Exercise("5.8", "05_capacity", _LEAKS, ("depends_on_batch",)),
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _ALL}

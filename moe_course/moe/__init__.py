@@ -15,6 +15,16 @@ _HOME = {
     "swiglu_ffn": "experts",
     "moe_loop": "dispatch",
     "init_experts": "experts",
+    "expert_capacity": "capacity",
+    "positions_in_expert": "capacity",
+    "token_major_positions": "capacity",
+    "batch_priority_positions": "capacity",
+    "fill_buffers": "capacity",
+    "read_buffers": "capacity",
+    "drop_and_waste": "capacity",
+    "uniform_drop_rate": "capacity",
+    "depends_on_future": "leaks",
+    "depends_on_batch": "leaks",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -18,6 +18,13 @@ _HOME = {
     "you_are_the_router": "interact",
     "tiny_symptom": "thread",
     "label_tables": "thread",
+    "queues": "capacity",
+    "capacity_symptom": "capacity",
+    "loss_against_drops": "capacity",
+    "dropped_by": "capacity",
+    "overflow_curves": "capacity",
+    "leak_table": "capacity",
+    "capacity_explorer": "capacity",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)
