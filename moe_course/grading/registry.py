@@ -37,6 +37,8 @@ _DISPATCH = "moe_course.moe.dispatch"
 _MODERN = "moe_course.moe.modern"
 _METRICS = "moe_course.moe.metrics"
 _BALANCE = "moe_course.moe.balance"
+_CAPACITY = "moe_course.moe.capacity"
+_LEAKS = "moe_course.moe.leaks"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -58,11 +60,6 @@ _ALL = (
     Exercise("3.3", "03_dispatch", _DISPATCH, ("grouped_ffn",)),
     Exercise("3.4", "03_dispatch", _DISPATCH, ("combine",)),
     Exercise("3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",)),
-    Exercise("6.1", "06_modern_moe", _MODERN, ("shared_expert_moe",)),
-    Exercise("6.2", "06_modern_moe", _MODERN, ("split_experts",)),
-    Exercise("6.3", "06_modern_moe", _MODERN, ("group_limited_top_k",)),
-    Exercise("6.4", "06_modern_moe", _MODERN, ("from_huggingface",)),
-    Exercise("6.5", "06_modern_moe", _MODERN, ("upcycle",)),
     Exercise("4.1", "04_load_balancing", _METRICS, ("expert_load",)),
     Exercise("4.2", "04_load_balancing", _METRICS, ("max_violation",)),
     Exercise("4.3", "04_load_balancing", _METRICS, ("cv_squared",)),
@@ -72,6 +69,19 @@ _ALL = (
     Exercise("4.7", "04_load_balancing", _BALANCE, ("update_bias",)),
     Exercise("4.8", "04_load_balancing", _BALANCE, ("expert_choice",)),
     Exercise("4.9", "04_load_balancing", _METRICS, ("global_load",)),
+    Exercise("5.1", "05_capacity", _CAPACITY, ("expert_capacity",)),
+    Exercise("5.2", "05_capacity", _CAPACITY, ("positions_in_expert",)),
+    Exercise("5.3", "05_capacity", _CAPACITY, ("batch_priority_positions",)),
+    Exercise("5.4", "05_capacity", _CAPACITY, ("fill_buffers",)),
+    Exercise("5.5", "05_capacity", _CAPACITY, ("read_buffers",)),
+    Exercise("5.6", "05_capacity", _CAPACITY, ("drop_and_waste",)),
+    Exercise("5.7", "05_capacity", _LEAKS, ("depends_on_future",)),
+    Exercise("5.8", "05_capacity", _LEAKS, ("depends_on_batch",)),
+    Exercise("6.1", "06_modern_moe", _MODERN, ("shared_expert_moe",)),
+    Exercise("6.2", "06_modern_moe", _MODERN, ("split_experts",)),
+    Exercise("6.3", "06_modern_moe", _MODERN, ("group_limited_top_k",)),
+    Exercise("6.4", "06_modern_moe", _MODERN, ("from_huggingface",)),
+    Exercise("6.5", "06_modern_moe", _MODERN, ("upcycle",)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in own.settings()["exercise"]

@@ -51,6 +51,11 @@ _HOME = {
     "from_huggingface": "modern",
     "upcycle": "modern",
     "smooth_load": "balance",
+    "token_major_positions": "capacity",
+    "drop_and_waste": "capacity",
+    "uniform_drop_rate": "capacity",
+    "depends_on_future": "leaks",
+    "depends_on_batch": "leaks",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -4,8 +4,8 @@ Buffers of one fixed shape are what made MoE layers fit compilers and all-to-all
 price: an expert that is chosen more than C times drops the rest, and one that is chosen less pads with zeros.
 
 A position is the place of an assignment in its expert's queue, from 0. The three fills differ in who queues
-first and in nothing else. All but `expert_capacity` and `drop_and_waste`, which return Python numbers, read no
-value on the host and run on the `meta` device.
+first and in nothing else. The functions that return tensors read no value on the host and run on the `meta`
+device; the others return Python numbers.
 """
 
 import math
@@ -108,6 +108,25 @@ def drop_and_waste(idx_TK: Tensor, num_experts: int, capacity: int) -> tuple[flo
     counts_E = torch.bincount(idx_TK.flatten(), minlength=num_experts)
     kept, assignments, slots = int(counts_E.clamp(max=capacity).sum()), idx_TK.numel(), num_experts * capacity
     return (assignments - kept) / assignments, (slots - kept) / slots
+
+
+def uniform_drop_rate(num_tokens: int, num_experts: int, top_k: int, capacity: int) -> float:
+    """Expected share of the assignments dropped when every token chooses K different experts at random.
+
+    An expert's count is then binomial, with T trials of probability K/E. At factor 1 and with many tokens the
+    share is near √((E−K)/(2πTK)): the mean overshoot of a normal distribution over its mean is σ/√(2π).
+    """
+    if top_k == num_experts:
+        return max(0, num_tokens - capacity) / num_tokens
+    p = top_k / num_experts
+
+    def log_probability(n: int) -> float:
+        log_ways = math.lgamma(num_tokens + 1) - math.lgamma(n + 1) - math.lgamma(num_tokens - n + 1)
+        return log_ways + n * math.log(p) + (num_tokens - n) * math.log1p(-p)
+
+    late = range(capacity + 1, num_tokens + 1)
+    overflow = sum((n - capacity) * math.exp(log_probability(n)) for n in late)
+    return overflow * num_experts / (num_tokens * top_k)
 
 
 def _places(queue_N: Tensor, num_experts: int) -> Tensor:

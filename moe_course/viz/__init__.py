@@ -34,6 +34,13 @@ _HOME = {
     "loss_against_load": "balance",
     "tiny_loads": "balance",
     "balance_explorer": "balance",
+    "queues": "capacity",
+    "capacity_symptom": "capacity",
+    "loss_against_drops": "capacity",
+    "dropped_by": "capacity",
+    "overflow_curves": "capacity",
+    "leak_table": "capacity",
+    "capacity_explorer": "capacity",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

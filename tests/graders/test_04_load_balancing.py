@@ -64,7 +64,7 @@ def even_idx(experts, k):
     return (torch.arange(experts)[:, None] + torch.arange(k)) % experts
 
 
-@grades("expert_load")  # hidden=1
+@grades("expert_load", hidden=1)
 class TestExpertLoad:
     def compare(self, subject, idx_TK, experts):
         given = {"idx_TK": idx_TK, "num_experts": experts}
@@ -124,7 +124,7 @@ class TestExpertLoad:
         return [_alike(out), out.inputs, _alike(full), _alike(columns)]
 
 
-@grades("max_violation")  # hidden=1
+@grades("max_violation", hidden=1)
 class TestMaxViolation:
     @staticmethod
     def loads(experts, rng):
@@ -185,7 +185,7 @@ class TestMaxViolation:
         return [_alike(out), _alike(starved), starved.inputs]
 
 
-@grades("cv_squared")  # hidden=1
+@grades("cv_squared", hidden=1)
 class TestCvSquared:
     @staticmethod
     def values(experts, rng, dtype=torch.float32):
@@ -265,7 +265,7 @@ class TestCvSquared:
 BALANCING = ("probs_TE", "idx_TK", "mask_T")
 
 
-@grades("load_balancing_loss")  # hidden=2
+@grades("load_balancing_loss", hidden=2)
 class TestLoadBalancingLoss:
     @staticmethod
     def inputs(tokens, experts, k, rng, dtype=torch.float32):
@@ -361,7 +361,7 @@ class TestLoadBalancingLoss:
         ]
 
 
-@grades("router_z_loss")  # hidden=1
+@grades("router_z_loss", hidden=1)
 class TestRouterZLoss:
     @staticmethod
     def logits(tokens, experts, rng, dtype=torch.float32):
@@ -437,7 +437,7 @@ class TestRouterZLoss:
         ]
 
 
-@grades("biased_top_k")  # hidden=2
+@grades("biased_top_k", hidden=2)
 class TestBiasedTopK:
     cases = ((2, 3, 1), (4, 5, 2), (6, 7, 3), (5, 4, 4))  # T, E, k
 
@@ -563,7 +563,7 @@ class TestBiasedTopK:
 UPDATE = ("bias_E", "counts_E", "rate")
 
 
-@grades("update_bias")  # hidden=1
+@grades("update_bias", hidden=1)
 class TestUpdateBias:
     @staticmethod
     def inputs(experts, rng, dtype=torch.float32):
@@ -654,7 +654,7 @@ class TestUpdateBias:
         ]
 
 
-@grades("expert_choice")  # hidden=2
+@grades("expert_choice", hidden=2)
 class TestExpertChoice:
     cases = ((3, 2, 1), (5, 3, 2), (7, 4, 5), (4, 6, 4))  # T, E, capacity
 
@@ -775,7 +775,7 @@ class TestExpertChoice:
         ]
 
 
-@grades("global_load")  # hidden=1
+@grades("global_load", hidden=1)
 class TestGlobalLoad:
     @staticmethod
     def counts(micro_batches, experts, rng):
