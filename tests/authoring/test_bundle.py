@@ -91,13 +91,15 @@ def make(written, env, *words):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32" or not shutil.which("make"), reason="needs make")
 def test_it_works_in_an_environment_of_its_own(written, installed):
-    """`make lab` comes up, `make test` is green, and a mistake still has a name."""
+    """`make lab` comes up, `make test` finds its tests and is green, and a mistake still has a name."""
     lab = make(written, installed, "lab", "ARGS=--until-ready")
     assert lab.returncode == 0, lab.stdout + lab.stderr
     assert (written / "work" / "02_topk_routing" / "02_topk_routing.ipynb").is_file()
 
-    tests = make(written, installed, "test", "ARGS=--seeds=1 -q -p no:cacheprovider -k 'not transformers'")
-    assert tests.returncode == 0, tests.stdout[-3000:] + tests.stderr[-3000:]
+    # All of them are there; run are those that no other test of this session has run in the same way.
+    for arguments in ("--collect-only -q", "--seeds=1 -q tests/grading/test_library.py tests/test_shapes.py"):
+        tests = make(written, installed, "test", f"ARGS={arguments} -p no:cacheprovider")
+        assert tests.returncode == 0, tests.stdout[-3000:] + tests.stderr[-3000:]
 
     wrong = written / "work" / "wrong.py"
     wrong.write_text("def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n")
