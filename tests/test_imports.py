@@ -152,7 +152,7 @@ def test_the_config_and_the_costs_need_no_torch():
         assert "torch" not in modules
 
 
-@pytest.mark.parametrize("package", ["moe_course.moe", "moe_course.systems"])
+@pytest.mark.parametrize("package", ["moe_course.moe", "moe_course.lm", "moe_course.systems"])
 def test_every_exported_name_is_there(package):
     module = __import__(package, fromlist=["*"])
     for name in module.__all__:
