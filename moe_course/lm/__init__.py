@@ -1,4 +1,4 @@
-"""The small language model: its corpus, its tokenizer and its batches.
+"""The small language model: corpus, tokenizer and batches; decoder, trainer, checkpoints and sampling.
 
 Names load on first use: importing this package loads no other module of it.
 """
@@ -18,6 +18,20 @@ _HOME = {
     "tokens": "batching",
     "batches": "batching",
     "windows": "batching",
+    "LMConfig": "config",
+    "TrainConfig": "config",
+    "Transformer": "transformer",
+    "TransformerBlock": "transformer",
+    "KVCache": "transformer",
+    "moe_objective": "objective",
+    "bits_per_byte": "objective",
+    "learning_rate": "step",
+    "train_step": "step",
+    "train": "trainer",
+    "evaluate": "trainer",
+    "load_model": "run",
+    "sample_next": "sample",
+    "generate": "sample",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

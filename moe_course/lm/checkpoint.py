@@ -1,0 +1,97 @@
+"""Checkpoints that survive a kill at any moment, a full disk and a damaged file.
+
+A file is what torch.save writes, followed by its SHA-256. A new one is written beside the old one, forced to disk,
+and only then renamed into its place; the old one is kept as the previous one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class DamagedCheckpoint(ValueError):
+    """The file is not what was written."""
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state`: tensors and plain values, in dicts, lists and tuples.
+
+    Raises OSError where the disk does not take it; what was at `path` is then still there, and so is its previous.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    fresh = path.with_name(f"{path.name}.writing")
+    try:
+        with fresh.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    # Between these two lines there is no `path`; whoever loads then takes the previous one.
+    if path.exists():
+        os.replace(path, previous(path))
+    os.replace(fresh, path)
+    _force_names_to_disk(path.parent)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state saved last, on the CPU; with a warning the one before it, where that one is damaged or missing.
+
+    Raises FileNotFoundError where there is none, DamagedCheckpoint where none is whole.
+    """
+    complaints = []
+    for candidate in (path, previous(path)):
+        try:
+            state = _read(candidate)
+        except FileNotFoundError:
+            continue
+        except DamagedCheckpoint as damage:
+            complaints.append(str(damage))
+            continue
+        if complaints:
+            warnings.warn(f"{complaints[0]}; using {candidate.name} instead", stacklevel=2)
+        return state
+    if complaints:
+        raise DamagedCheckpoint("; ".join(complaints) + ": no checkpoint is left to use")
+    raise FileNotFoundError(f"there is no checkpoint at {path}")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something to load, whole or not."""
+    return path.exists() or previous(path).exists()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    body, digest = memoryview(content)[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise DamagedCheckpoint(f"{path} is damaged: its {len(content):,} bytes do not match their SHA-256")
+    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+
+
+def _force_names_to_disk(folder: Path) -> None:
+    """A rename is on disk once its directory is. Not every system can do this to a directory."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

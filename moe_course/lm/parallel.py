@@ -1,0 +1,72 @@
+"""Data parallelism, in the open: every process has the whole model and a share of each batch.
+
+With no process group everything here does nothing, so the trainer has one path. Start two processes with
+
+    torchrun --nproc-per-node 2 script.py
+
+and call torch.distributed.init_process_group first ("gloo" on CPUs, "nccl" on CUDA).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def share(tokens_BS1: Tensor, pieces: int) -> tuple[Tensor, ...]:
+    """This process's share of a batch, in `pieces` equal pieces. Raises ValueError where it does not divide."""
+    rank, size = rank_and_size()
+    if len(tokens_BS1) % (size * pieces):
+        raise ValueError(
+            f"a batch of {len(tokens_BS1)} sequences does not divide into {size} processes × {pieces} pieces"
+        )
+    return tokens_BS1.chunk(size)[rank].chunk(pieces)
+
+
+def same_start(model: nn.Module) -> None:
+    """Give every process the first one's parameters and buffers."""
+    if rank_and_size()[1] > 1:
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replace each gradient by its mean over processes, in one message per dtype.
+
+    A parameter no token of this process reached takes part with zeros: others may have reached it.
+    """
+    size = rank_and_size()[1]
+    if size == 1:
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    for dtype in {p.dtype for p in parameters}:
+        gradients = [p.grad for p in parameters if p.grad is not None and p.dtype == dtype]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= size
+        for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(mean.view_as(g))
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over processes."""
+    if rank_and_size()[1] > 1:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """The mean over processes."""
+    return total(tensor) / rank_and_size()[1]
