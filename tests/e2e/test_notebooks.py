@@ -1,4 +1,7 @@
-"""Every notebook of both trees, top to bottom in a fresh kernel; and one score, whichever way it is asked for."""
+"""Every released notebook, top to bottom in a fresh kernel; and one score, whichever way it is asked for.
+
+test_solutions.py does the same for the notebooks with answers.
+"""
 
 import json
 import os
@@ -14,26 +17,26 @@ from synthetic import ROOT
 from moe_course.grading.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.rubric import hidden_points, points
 
-TREES = [tree for tree in ("solutions", "notebooks") if (ROOT / tree).is_dir()]  # a student bundle has one
+TREE = "notebooks"
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, request):
-    """Executed notebooks by (tree, notebook), each run once, in an empty folder.
+    """Executed notebooks by name, each run once, in an empty folder.
 
     Training is at its small setting unless pytest has --full.
     """
-    done = {}
+    done, tree = {}, request.module.TREE
     env = dict(os.environ) if request.config.getoption("--full") else {**os.environ, "MOE_COURSE_SMALL": "1"}
 
-    def run(tree, name):
-        if (tree, name) not in done:
+    def run(name):
+        if name not in done:
             notebook = nbformat.read(ROOT / tree / name / f"{name}.ipynb", as_version=4)
             folder = tmp_path_factory.mktemp(f"{tree}-{name}")
             client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
-            done[tree, name] = client.execute(env=env)
+            done[name] = client.execute(env=env)
             assert list(folder.iterdir()) == [], "a notebook leaves files behind"
-        return done[tree, name]
+        return done[name]
 
     return run
 
@@ -50,10 +53,9 @@ def live_scores(notebook):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize("tree", TREES)
-def test_runs_top_to_bottom(executed, tree, name):
+def test_runs_top_to_bottom(executed, name, request):
     """No error (nbclient would raise), nothing on stderr, and every check says what it should."""
-    notebook = executed(tree, name)
+    notebook, tree = executed(name), request.module.TREE
     noise = [
         out.text
         for cell in notebook.cells
@@ -67,10 +69,10 @@ def test_runs_top_to_bottom(executed, tree, name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize("tree", TREES)
-def test_the_same_score_from_the_command_and_from_pytest(executed, tree, name):
+def test_the_same_score_from_the_command_and_from_pytest(executed, name, request):
+    tree = request.module.TREE
     file = ROOT / tree / name / f"{name}.ipynb"
-    live = live_scores(executed(tree, name))
+    live = live_scores(executed(name))
 
     run = [sys.executable, "-m", "moe_course.cli", "check", str(file), "--json"]
     said = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
