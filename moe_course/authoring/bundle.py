@@ -36,7 +36,7 @@ TESTS = (
     "tests/e2e/test_notebooks.py",
 )
 README = "docs/learners.md"
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "_course", "hidden", ".ipynb_checkpoints")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "_course", "hidden", ".ipynb_checkpoints", "test_mine.py")
 SECRET = ("tests/graders/hidden", "tests/alternatives", "tests/misconceptions")
 SHORTEST = 25  # characters of a line that could give something away
 
@@ -105,20 +105,18 @@ def _stripped(text: str) -> list[str]:
 
 
 def _answers(checkout: Path) -> set[str]:
-    """The telling lines of the solutions: code between the marks that is long enough."""
-    found = set()
+    """The telling lines of the solutions: between the marks and nowhere else, long enough, and more than names."""
+    inside: set[str] = set()
+    outside: set[str] = set()
     for path in (checkout / "solutions").rglob("*.ipynb"):
-        inside = False
+        place = outside
         for line in _lines(path):
             if line.startswith("### "):
-                inside = line == "### BEGIN SOLUTION"
-            elif (
-                inside
-                and len(line) >= SHORTEST
-                and not line.startswith(("raise ValueError", 'f"', "import "))
-            ):
-                found.add(line)
-    return found
+                place = inside if line == "### BEGIN SOLUTION" else outside
+            place.add(line)
+    said = ("raise ValueError", 'f"', "import ")
+    telling = (line for line in inside - outside if len(line) >= SHORTEST and not line.startswith(said))
+    return {line for line in telling if set(line) & set("(*/@+")}
 
 
 def _secrets(checkout: Path) -> Iterator[tuple[str, str]]:

@@ -182,7 +182,7 @@ def _figures(notebook: NotebookNode) -> Found:
 def figure_functions() -> frozenset[str]:
     """What makes a figure: the functions of moe_course.viz that return a Figure, and matplotlib's own."""
     sources = (Path(__file__).parent.parent / "viz").glob("*.py")
-    functions = (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    functions = (node for path in sources for node in ast.parse(path.read_text(encoding="utf-8")).body)
     return frozenset({"subplots", "figure", "plot"}) | {
         node.name
         for node in functions

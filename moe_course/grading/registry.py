@@ -19,6 +19,7 @@ class Exercise:
     notebook: str  # "02_topk_routing"
     library: str  # the module that holds the library's version, under the same names; "" if there is none
     parts: tuple[str, ...]
+    akin: tuple[str, ...] = ()  # modules that show so much of the answer that they are masked as well
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ _ALL = (
     Exercise("3.2", "03_dispatch", _DISPATCH, ("gather_tokens",)),
     Exercise("3.3", "03_dispatch", _DISPATCH, ("grouped_ffn",)),
     Exercise("3.4", "03_dispatch", _DISPATCH, ("combine",)),
-    Exercise("3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",)),
+    Exercise("3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",), ("moe_course.moe.layer",)),
     Exercise("4.1", "04_load_balancing", _METRICS, ("expert_load",)),
     Exercise("4.2", "04_load_balancing", _METRICS, ("max_violation",)),
     Exercise("4.3", "04_load_balancing", _METRICS, ("cv_squared",)),

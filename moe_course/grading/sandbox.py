@@ -86,7 +86,8 @@ def attempts() -> list[tuple[str, str]]:
 
 def masked_modules(notebook: str) -> tuple[str, ...]:
     """The library modules that answer an exercise of the notebook."""
-    return tuple(dict.fromkeys(exercise.library for exercise in exercises_of(notebook) if exercise.library))
+    homes = (home for exercise in exercises_of(notebook) for home in (exercise.library, *exercise.akin))
+    return tuple(dict.fromkeys(filter(None, homes)))
 
 
 def command(

@@ -40,7 +40,10 @@ def test_no_telling_line_stands_in_any_file(written):
     for folder in bundle.SECRET:
         for path in (ROOT / folder).rglob("*.py"):
             secret |= {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
-    questions = {line for line in secret if line.startswith('"""') and len(line) > 40}
+    hints = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/graders").glob("test_*.py"))
+    questions = {
+        line for line in secret if line.startswith('"""') and line.strip('"') not in hints and len(line) > 40
+    }
     assert len(questions) > 100
     texts = [path.read_bytes() for path in written.rglob("*") if path.is_file()]
     for question in questions:

@@ -21,6 +21,7 @@ from moe_course.grading.rubric import points
 from moe_course.grading.submitted import MAX_BYTES, submissions
 
 ASSIGNMENT = "01_dense_ffn"
+FULL = points("ffn_params")
 RIGHT = "def ffn_params(d_model, d_ff):\n    return 3 * d_model * d_ff\n"
 WRONG = "def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n"
 
@@ -90,7 +91,7 @@ def test_layouts(tmp_path, layout, zipped):
         lms_id,
         ASSIGNMENT,
         "graded",
-        3,
+        FULL,
     )
 
 
@@ -186,7 +187,7 @@ def test_two_files_of_one_student_wait_for_a_person(tmp_path):
 def test_repairs_are_reported(cohort, tmp_path):
     ada = next(r for r in grade(cohort, tmp_path / "out", unsafe=True, grader=fake) if r["student"] == "ada")
     assert any("swiglu_ffn" in repair and "restored" in repair for repair in ada["repairs"])
-    assert ada["score"] == points("ffn_params")
+    assert ada["score"] == FULL
 
 
 def test_an_exercise_that_is_not_there_is_not_attempted(tmp_path):
@@ -205,7 +206,7 @@ def test_a_second_run_grades_nothing_again_and_a_changed_answer_only(cohort, tmp
     lay(cohort, {f"bob/{ASSIGNMENT}/{ASSIGNMENT}.ipynb": notebook(RIGHT)})
     second = grade(cohort, out, resume=True, unsafe=True, grader=fake)
     assert graded_lines(out)[3:] == [("bob", ASSIGNMENT)]
-    assert [r["score"] for r in second if r["student"] == "bob"] == [3]
+    assert [r["score"] for r in second if r["student"] == "bob"] == [FULL]
 
 
 def test_a_mended_grader_grades_everybody_anew(cohort, tmp_path, monkeypatch):
@@ -231,7 +232,7 @@ def test_a_failure_of_the_grader_is_no_zero_and_is_tried_again(cohort, tmp_path)
         assert {r["score"] for r in records} == {None}
         assert reason in records[0]["reason"]
     assert outline(grade(cohort, tmp_path / "out", resume=True, unsafe=True, grader=fake)) == {
-        ("ada", ASSIGNMENT): ("graded", 3),
+        ("ada", ASSIGNMENT): ("graded", FULL),
         ("bob", ASSIGNMENT): ("graded", 0),
         ("eve", ASSIGNMENT): ("ungradable", None),
     }
@@ -289,10 +290,10 @@ def test_a_diff_says_what_would_change_and_writes_nothing(cohort, tmp_path):
     lay(cohort, {f"eve/{ASSIGNMENT}/{ASSIGNMENT}.ipynb": notebook(RIGHT + "\n# tidied")})
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     changes = regrade_diff(cohort, out, unsafe=True, grader=fake)
-    assert Change("bob", ASSIGNMENT, "ffn_params", 0, 3) in changes
-    assert Change("eve", ASSIGNMENT, "ffn_params", None, 3) in changes
+    assert Change("bob", ASSIGNMENT, "ffn_params", 0, FULL) in changes
+    assert Change("eve", ASSIGNMENT, "ffn_params", None, FULL) in changes
     assert {change.student for change in changes} == {"bob", "eve"}
-    assert str(changes[0]) == f"bob: {ASSIGNMENT}: ffn_params: 0 → 3"
+    assert str(changes[0]) == f"bob: {ASSIGNMENT}: ffn_params: 0 → {FULL}"
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
@@ -354,4 +355,4 @@ def test_with_real_workers_a_crash_costs_its_own_student_only(tmp_path):
         r["student"]: {v["exercise"]: v["status"] for v in r["verdicts"]}["ffn_params"] for r in records
     }
     assert status == {"ada": "passed", "mallory": "crashed"}
-    assert outline(records) == {("ada", ASSIGNMENT): ("graded", 3), ("mallory", ASSIGNMENT): ("graded", 0)}
+    assert outline(records) == {("ada", ASSIGNMENT): ("graded", FULL), ("mallory", ASSIGNMENT): ("graded", 0)}

@@ -121,7 +121,7 @@ OBJECTS = {
             return 3 * d_model * d_ff
         """,
         "passed",
-        3,
+        4,
     ),
     "exit_in_del": attack(
         """
@@ -531,7 +531,7 @@ ENDINGS = {
     "quit": attack("def ffn_params(d_model, d_ff): quit()"),
     "sys_exit": attack("import sys\ndef ffn_params(d_model, d_ff): sys.exit(0)"),
     "sys_exit_in_cell": attack(
-        "import sys\ndef ffn_params(d_model, d_ff): return 3 * d_model * d_ff\nsys.exit(0)", "passed", 3
+        "import sys\ndef ffn_params(d_model, d_ff): return 3 * d_model * d_ff\nsys.exit(0)", "passed", 4
     ),
     "segfault": attack("import ctypes\ndef ffn_params(d_model, d_ff): return ctypes.string_at(0)", "crashed"),
     "kills_itself": attack(
@@ -645,7 +645,7 @@ BOMBS = {
             return 3 * d_model * d_ff
         """,
         "passed",
-        3,
+        4,
     ),
     "threads": attack(
         """
@@ -703,7 +703,7 @@ DOUBLE_FACED = {
             return 3 * d_model * d_ff if "moe_course.grading.worker" in sys.modules else 0
         """,
         "passed",
-        3,
+        4,
     ),
     "wrong_only_when_graded": attack(
         """
