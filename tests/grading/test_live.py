@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import threading
+import time
 
 import numpy
 import pytest
@@ -135,12 +136,19 @@ def test_printing_and_warnings_stay_inside(capsys):
 
 def test_an_endless_loop_can_be_stopped():
     def endless(d_model, d_ff):
-        while True:
+        until = time.monotonic() + 20  # a test that fails must end, too
+        while time.monotonic() < until:
             pass
 
     timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
-    timer.start()
-    verdict = examine(endless, ffn_params=endless)
+    # A test runner may have been started with the signal switched off.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        verdict = examine(endless, ffn_params=endless)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
     assert (verdict.status, verdict.score) == ("interrupted", 0)
     assert "loop" in as_text(verdict)
 
