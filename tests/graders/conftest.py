@@ -54,6 +54,15 @@ def rng(request):
     return seeded(request.config.getoption("seed", 0), request.cls.exercise.name, name)
 
 
+def pytest_collection_modifyitems(items):
+    """A hidden class may borrow its helpers by inheritance: the criteria of its parent are not its own."""
+    items[:] = [
+        item
+        for item in items
+        if not hasattr(getattr(item, "cls", None), "exercise") or item.originalname in vars(item.cls)
+    ]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """A lost worker fails the criterion in one line; a traceback through the grader would help nobody."""
