@@ -252,7 +252,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. A ValueError is the user's: one line, no traceback."""
+    """Run the command line; returns the exit code.
+
+    A ValueError is the user's, and an OSError the machine's, a full disk say: one line, no traceback.
+    """
     parser = build_parser()
     args, extra = parser.parse_known_args(argv)
     args.extra = extra
@@ -265,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `moe-course params X | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"moe-course: {error}", file=sys.stderr)
         return 2
 

@@ -51,6 +51,8 @@ def test_check_says_yes_only_if_everything_passed(files, capsys):
         (["params", "gpt-17"], "gpt-17"),
         (["reset", "nonsense", "{}"], "nonsense"),
         (["grade", "{}/nowhere", "--out", "{}/out", "--unsafe"], "nowhere"),
+        (["bundle", "{}/right.py/handout"], "right.py"),
+        (["course", "{}"], "is not empty"),
     ],
 )
 def test_bad_input_gets_one_clear_line(files, capsys, arguments, words):

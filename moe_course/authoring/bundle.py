@@ -11,7 +11,7 @@ import ast
 import gzip
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from moe_course.grading import own
@@ -44,13 +44,22 @@ SHORTEST = 25  # characters of a line that could give something away
 def write(checkout: Path, target: Path) -> str:
     """Write the bundle into the new folder `target`; returns what to do next.
 
-    Raises ValueError where `target` holds something already, or where an answer would have been in the bundle:
-    then nothing is left of it.
+    Raises ValueError where `target` holds something already or lies in what is copied, where a course of one's own
+    has released nothing yet, or where an answer would have been in the bundle: then nothing is left of it.
     """
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is not empty: a bundle is written into a new folder")
+    mine = own.folder()
+    copied = [checkout / folder for folder in FOLDERS]
+    copied += [mine / folder for folder in ("notebooks", "graders")] if mine else []
+    if inside := [str(folder) for folder in copied if target.resolve().is_relative_to(folder.resolve())]:
+        raise ValueError(
+            f"{target} lies in {inside[0]}, which is copied into the bundle: choose another folder"
+        )
+    if mine and not (mine / "notebooks").is_dir():
+        raise ValueError(f"{mine} has no notebooks/ yet: run `nbgrader generate_assignment` there first")
     try:
-        _copy(checkout, target)
+        _copy(checkout, mine, target)
         if found := list(leaks(checkout, target)):
             raise ValueError("the bundle would tell answers:\n" + "\n".join(found))
     except BaseException:
@@ -59,14 +68,14 @@ def write(checkout: Path, target: Path) -> str:
     return f"{target} is ready: hand out the folder, or a zip of it. Learners start with `make lab`."
 
 
-def _copy(checkout: Path, target: Path) -> None:
+def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
     for folder in FOLDERS:
         shutil.copytree(checkout / folder, target / folder, ignore=LEFT_OUT)
     for file in (*FILES, *TESTS):
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checkout / file, target / file)
     shutil.copy(checkout / README, target / "README.md")
-    if mine := own.folder():
+    if mine:
         shutil.copytree(mine / "notebooks", target / "notebooks", ignore=LEFT_OUT, dirs_exist_ok=True)
         shutil.copytree(mine / "graders", target / "own" / "graders", ignore=LEFT_OUT)
         shutil.copy(mine / own.FILE, target / "own" / own.FILE)
@@ -78,7 +87,9 @@ def _copy(checkout: Path, target: Path) -> None:
 def leaks(checkout: Path, bundle: Path) -> Iterator[str]:
     """Every place where the bundle tells an answer: a line of a solution, a definition of what stays out."""
     texts = {path: _lines(path) for path in sorted(bundle.rglob("*")) if path.is_file()}
-    answers, secrets = _answers(checkout), list(_secrets(checkout))
+    mine = own.folder()
+    answers = _answers([checkout, *([mine] if mine else [])])
+    secrets = list(_secrets(checkout))
     for path, lines in texts.items():
         place = path.relative_to(bundle)
         if place.parts[0] != "moe_course" and "oracles" not in place.name:
@@ -104,11 +115,11 @@ def _stripped(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _answers(checkout: Path) -> set[str]:
+def _answers(courses: Iterable[Path]) -> set[str]:
     """The telling lines of the solutions: between the marks and nowhere else, long enough, and more than names."""
     inside: set[str] = set()
     outside: set[str] = set()
-    for path in (checkout / "solutions").rglob("*.ipynb"):
+    for path in (path for course in courses for path in (course / "solutions").rglob("*.ipynb")):
         place = outside
         for line in _lines(path):
             if line.startswith("### "):

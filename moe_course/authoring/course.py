@@ -9,6 +9,7 @@ from typing import Any
 import nbformat
 
 from moe_course.grading import own
+from moe_course.grading.ledger import write
 
 CONFIG = "nbgrader_config.py"
 TEMPLATE = """\
@@ -34,7 +35,7 @@ def update(checkout: Path, target: Path) -> list[str]:
     """Make the course folder `target`, or bring its notebooks up to date; returns what was done.
 
     Nothing of the instructor's is lost: a notebook they edited is kept in backups/. Raises ValueError where
-    course.toml names what does not exist.
+    course.toml names what does not exist, and where `target` is a folder of something else.
     """
     said = _skeleton(checkout, target)
     settings = own.read(target / own.FILE)
@@ -51,15 +52,19 @@ def _skeleton(checkout: Path, target: Path) -> list[str]:
     """What a new course folder starts with."""
     if (target / own.FILE).is_file():
         return []
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(
+            f"{target} is not empty and has no {own.FILE}: give a new folder, or that of your course"
+        )
     for name in ("solutions", *own.PACKAGES.values()):
         (target / name).mkdir(parents=True, exist_ok=True)
     notebooks = sorted(path.parent.name for path in (checkout / "solutions").glob("*/*.ipynb"))
     listed = "".join(f'\n    "{name}",' for name in notebooks) + "\n"
-    (target / own.FILE).write_text(TEMPLATE.format(here=target, notebooks=listed), encoding="utf-8")
     config = (checkout / CONFIG).read_text(encoding="utf-8")
     use = f'\nimport os\n\nos.environ["{own.VARIABLE}"] = os.path.dirname(os.path.abspath(__file__))\n\n'
     head, separator, rest = config.partition("from pathlib import Path\n")
-    (target / CONFIG).write_text(head.rstrip() + "\n" + use + separator + rest, encoding="utf-8")
+    write(target / CONFIG, head.rstrip() + "\n" + use + separator + rest)
+    write(target / own.FILE, TEMPLATE.format(here=target, notebooks=listed))  # last: now it is a course
     return [f"{target}: a new course; {own.FILE} says what it takes"]
 
 
@@ -87,5 +92,5 @@ def _put(text: str, path: Path, backups: Path) -> list[str]:
         shutil.copy(path, kept)
         said = [f"{kept}: {path.name} as it was"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write(path, text)
     return [*said, f"{path}: {'added' if old is None else 'updated'}"]

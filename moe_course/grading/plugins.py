@@ -68,7 +68,8 @@ class Judge(NbGraderPreprocessor):
                 grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
                 if grade_id in by_cell:
                     cell.execution_count = number
-                    cell.outputs = _outputs(by_cell[grade_id], cell.metadata.nbgrader.points, number)
+                    worth = cell.metadata.nbgrader.get("points", by_cell[grade_id].max_score)
+                    cell.outputs = _outputs(by_cell[grade_id], worth, number)
         return nb, resources
 
 

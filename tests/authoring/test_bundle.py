@@ -65,6 +65,20 @@ def test_a_leak_is_noticed(written, tmp_path, place, text):
     assert any(place in found for found in bundle.leaks(ROOT, leaky))
 
 
+@pytest.mark.parametrize("place", ["moe_course/moe/handout", "notebooks/handout"])
+def test_a_bundle_is_not_written_into_what_it_copies(place):
+    with pytest.raises(ValueError, match="choose another folder"):
+        bundle.write(ROOT, ROOT / place)
+    assert not (ROOT / place).exists()
+
+
+def test_nothing_is_left_of_a_bundle_that_would_tell_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "leaks", lambda checkout, target: iter(["notebooks/x: an answer"]))
+    with pytest.raises(ValueError, match="would tell answers"):
+        bundle.write(ROOT, tmp_path / "handout")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty"):

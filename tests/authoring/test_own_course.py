@@ -67,9 +67,7 @@ def test_points_and_practice_are_in_the_notebook(folder):
     assert cell_of(notebook, "check_ffn_params").metadata.nbgrader.points == points("ffn_params")
     practice = next(cell for cell in notebook.cells if cell.source == "check(ffn_flops)")
     assert "nbgrader" not in practice.metadata
-    assert [path.name for path in (folder / "solutions").iterdir()] == [TAKEN, MINE] or len(
-        list((folder / "solutions").iterdir())
-    ) == 2
+    assert {path.name for path in (folder / "solutions").iterdir()} == {TAKEN, MINE}
 
 
 def test_an_edited_notebook_is_kept(folder, tmp_path):
@@ -82,6 +80,23 @@ def test_an_edited_notebook_is_kept(folder, tmp_path):
     assert any("as it was" in line for line in said)
     assert (copied / "backups" / f"{TAKEN}-1.ipynb").read_text(encoding="utf-8") == edited
     assert own_course.update(ROOT, copied) == []
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config()  # mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        own_course.update(ROOT, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["nbgrader_config.py"]
+    assert "mine" in (tmp_path / "nbgrader_config.py").read_text()
+
+
+def test_a_bundle_needs_released_notebooks(folder, tmp_path):
+    bare = tmp_path / "course"
+    shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("notebooks"))
+    said = command(bare, "bundle", tmp_path / "handout")
+    assert said.returncode == 2
+    assert "generate_assignment" in said.stderr
+    assert not (tmp_path / "handout").exists()
 
 
 @pytest.mark.parametrize(
@@ -162,3 +177,24 @@ def test_the_command_gives_the_same_points(graded, tmp_path):
     assert float(early["ffn_flops"]) == 0
     assert float(early["temperature_probs"]) == 4
     assert early["total"] == early["maximum"]
+
+
+@pytest.mark.slow
+def test_learners_check_an_own_exercise_in_the_bundle(graded, tmp_path):
+    """The bundle has the own notebook and grader, not the answer, and not the own hidden tests."""
+    handout = tmp_path / "handout"
+    said = command(graded.root, "bundle", handout)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert notebook_file(handout / "notebooks", MINE).is_file()
+    texts = [path.read_bytes() for path in handout.rglob("*") if path.is_file()]
+    assert not any(RIGHT.encode() in text or b"the sizes of our exam" in text for text in texts)
+
+    mine = tmp_path / "mine.py"
+    mine.write_text("def temperature_probs(logits_TE, temperature):\n    return logits_TE.softmax(-1)\n")
+    env = {name: value for name, value in os.environ.items() if name != own.VARIABLE}
+    check = [sys.executable, "-m", "moe_course.cli", "check", mine, "--json"]
+    said = subprocess.run(
+        check, env={**env, "PYTHONPATH": str(handout)}, cwd=handout, capture_output=True, text=True
+    )
+    (verdict,) = map(json.loads, said.stdout.splitlines())
+    assert (verdict["exercise"], verdict["status"]) == ("temperature_probs", "failed")
