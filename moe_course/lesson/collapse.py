@@ -1,9 +1,10 @@
 """The collapse lab: a problem so small that a router's collapse can be watched, and its price read off.
 
 Points belong to eight subjects. Each subject has its own linear law, y = x·A_g, and an expert is one linear map: it
-can hold one law, so every expert is needed, and whoever serves several subjects with one expert pays for it. (With
-experts that have room for several laws the survivors cover up.) All points share an offset, as the hidden states of
-a trained model do; at the start it decides for nearly all of them which expert looks best.
+can hold one law, so every expert is needed, and whoever serves several subjects with one expert pays for it. (Experts
+with a hidden layer have room for several laws: `Arm(hidden=64)`, and the survivors cover up most of it.) All points
+share an offset, as the hidden states of a trained model do; at the start it decides for nearly all of them which
+expert looks best.
 
 Routing is top-1 with the plain probability as the weight, as in Switch. The runs of an arm differ in their seed alone
 and train together: tensors have the runs as their first axis, B. Runs of one seed share the problem, the initial
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +58,8 @@ class Arm:
     expert_choice: probs_TE -> weights_EC and idx_EC. noise: the scale of the noise on the logits, in training.
     renormalize: divide the weight by itself, the mistake of notebook 02. fixed: a routing that never learns, "random"
     (by a random matrix), "hash" (each word has its expert, whatever it means) or "subject" (one expert a subject:
-    what a perfect router would do); its experts answer with weight 1.
+    what a perfect router would do); its experts answer with weight 1. hidden: units of a ReLU layer in each expert,
+    0 for a linear map.
     """
 
     extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -66,8 +69,11 @@ class Arm:
     noise: float = 0.0
     renormalize: bool = False
     fixed: str = ""
+    hidden: int = 0
 
     def __post_init__(self) -> None:
+        if self.hidden < 0:
+            raise ValueError(f"hidden must not be negative, got {self.hidden}")
         if self.fixed not in ("", *FIXED):
             raise ValueError(f"fixed must be one of {', '.join(FIXED)}, or empty, got {self.fixed!r}")
 
@@ -150,9 +156,10 @@ def train(arm: Arm, seeds: Sequence[int] = (0, 1, 2), config: CollapseConfig | N
     problem = _Problem(seeds, c)
     d, experts = c.d_model, c.num_experts
     router = 0.1 * problem.normal(d, experts) / d**0.5  # a small start, as in Switch, section 2.4
-    w_BEDD = problem.normal(experts, d, d) / d**0.5
+    sizes = [d, arm.hidden, d] if arm.hidden else [d, d]
+    weights = [problem.normal(experts, a, b) / a**0.5 for a, b in pairwise(sizes)]
     bias_BE = torch.zeros(len(seeds), experts)
-    learned = [w_BEDD] if arm.fixed else [w_BEDD, router]
+    learned = weights if arm.fixed else [*weights, router]
     optimizer = torch.optim.Adam([w.requires_grad_() for w in learned], lr=c.learning_rate)
 
     task_loss, load, entropy = [], [], []
@@ -162,7 +169,7 @@ def train(arm: Arm, seeds: Sequence[int] = (0, 1, 2), config: CollapseConfig | N
         if arm.noise:
             logits_BTE = logits_BTE + arm.noise * problem.normal(c.points, experts)
         gates_BTE, idx_BTK = _route(arm, problem, logits_BTE, bias_BE, word_BT)
-        loss_B = _task_loss(x_BTD, y_BTD, gates_BTE, w_BEDD)
+        loss_B = _task_loss(x_BTD, y_BTD, gates_BTE, weights)
         extra = (
             sum(arm.extra_loss(*run) for run in zip(logits_BTE, idx_BTK, strict=True))
             if arm.extra_loss
@@ -188,7 +195,7 @@ def train(arm: Arm, seeds: Sequence[int] = (0, 1, 2), config: CollapseConfig | N
         task_loss=torch.stack(task_loss, dim=1),
         load=torch.stack(load, dim=1),
         entropy=torch.stack(entropy, dim=1),
-        final_loss=_task_loss(x_BTD, y_BTD, gates_BTE, w_BEDD).detach(),
+        final_loss=_task_loss(x_BTD, y_BTD, gates_BTE, weights).detach(),
         final_load=counts_BE / counts_BE.sum(dim=1, keepdim=True),
         final_entropy=_entropy(logits_BTE),
         unserved=(gates_BTE == 0).all(dim=-1).float().mean(dim=-1),
@@ -222,9 +229,14 @@ def _route(
     return (gates_BTE / gates_BTE.sum(dim=-1, keepdim=True) if arm.renormalize else gates_BTE), idx_BTK
 
 
-def _task_loss(x_BTD: Tensor, y_BTD: Tensor, gates_BTE: Tensor, w_BEDD: Tensor) -> Tensor:
-    """Mean squared error over mean squared target of each run, (B,)."""
-    out_BETD = x_BTD[:, None] @ w_BEDD  # every expert on every point: at this size faster than sorting them
+def _task_loss(x_BTD: Tensor, y_BTD: Tensor, gates_BTE: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Mean squared error over mean squared target of each run, (B,). The experts' layers have ReLU between them."""
+    first_BEDH, *others = weights
+    out_BETD = (
+        x_BTD[:, None] @ first_BEDH
+    )  # every expert on every point: at this size faster than sorting them
+    for w_BEHD in others:
+        out_BETD = out_BETD.relu() @ w_BEHD
     answer_BTD = (gates_BTE.mT[..., None] * out_BETD).sum(dim=1)
     return ((answer_BTD - y_BTD) ** 2).mean(dim=(1, 2)) / (y_BTD**2).mean(dim=(1, 2))
 

@@ -49,6 +49,15 @@ def test_collapse_is_paid_for_in_task_loss_on_every_seed(lab):
     assert (harmed > 4 * lab["bias"].final_loss).all()
 
 
+def test_experts_with_room_cover_up_most_of_it(lab):
+    """They die all the same; against a perfect router the loss is still many times as high, if one had it to see."""
+    rich = collapse.train(Arm(hidden=64), SEEDS, CollapseConfig(steps=400))
+    perfect = collapse.train(Arm(hidden=64, fixed="subject"), SEEDS, CollapseConfig(steps=400))
+    assert (rich.dead >= 1).all()
+    assert (rich.final_loss < 0.5 * lab["no help"].final_loss).all()
+    assert (rich.final_loss > 5 * perfect.final_loss).all()
+
+
 @pytest.mark.parametrize("rescue", ["aux loss", "bias"])
 def test_rescued_on_every_seed(lab, rescue):
     runs = lab[rescue]
@@ -138,3 +147,8 @@ def test_bad_settings_are_named():
         CollapseConfig(points=30)
     with pytest.raises(ValueError, match="'lot'"):
         Arm(fixed="lot")
+
+
+def test_a_hidden_layer_has_no_negative_width():
+    with pytest.raises(ValueError, match="hidden must not be negative, got -1"):
+        Arm(hidden=-1)
