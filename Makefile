@@ -15,7 +15,7 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all check format graders-report lock
+.PHONY: help setup lab test test-all check format graders-report results lock
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-20s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ format: $(READY) ## Format the code and repair what the linter can
 
 graders-report: $(READY) ## Measure the graders on wrong answers, right ones and mutants, into docs/graders.md
 	@$(BIN)/python -m moe_course.authoring.graders_report $(ARGS)
+
+results: $(READY) ## Do the experiment's runs that have no record: about two hours for all on two cores
+	@$(BIN)/moe-course results $(ARGS)
 
 # Written last, so an interrupted installation is never taken for a finished one. It holds the checkout's path: scripts
 # in a .venv name their interpreter by its full path, so after a move everything is set up anew; likewise when the Python

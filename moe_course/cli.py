@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from moe_course import training_cli
+
 
 def _check(args: argparse.Namespace) -> int:
     from moe_course.grading.batch import check_files
@@ -243,6 +245,8 @@ def build_parser() -> argparse.ArgumentParser:
         "bundle", _bundle, "what learners need and nothing that tells an answer, in a new folder"
     )
     bundle.add_argument("folder", type=Path, metavar="DIR")
+
+    training_cli.add_commands(command)
 
     release = command("release", _release, "bring notebooks/ and recorded misconceptions up to date")
     release.add_argument(

@@ -34,6 +34,7 @@ for allowed in MAY_IMPORT.values():
 MAY_IMPORT["lazy"] = set()
 COMMAND = {
     "cli",
+    "training_cli",
     "doctor",
     "launch",
     "machine",
@@ -152,7 +153,9 @@ def test_the_config_and_the_costs_need_no_torch():
         assert "torch" not in modules
 
 
-@pytest.mark.parametrize("package", ["moe_course.moe", "moe_course.systems", "moe_course.lm"])
+@pytest.mark.parametrize(
+    "package", ["moe_course.moe", "moe_course.systems", "moe_course.lm", "moe_course.analysis"]
+)
 def test_every_exported_name_is_there(package):
     module = __import__(package, fromlist=["*"])
     for name in module.__all__:

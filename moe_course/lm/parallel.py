@@ -2,16 +2,41 @@
 
 With no process group everything here does nothing, so the trainer has one path. Start two processes with
 
-    torchrun --nproc-per-node 2 script.py
+    torchrun --nproc-per-node 2 -m moe_course train …
 
-and call torch.distributed.init_process_group first ("gloo" on CPUs, "nccl" on CUDA).
+or a script of your own that calls `start` first.
 """
 
 from __future__ import annotations
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def start(device: str | None = None) -> torch.device:
+    """The device to compute on: `device`, or the GPU of this process where there is one, else the CPU.
+
+    Under torchrun it joins the process group: NCCL between GPUs, gloo between CPUs. Raises ValueError for a device
+    that this machine lacks.
+    """
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = torch.device(device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device {device!r}: PyTorch finds no GPU here")
+        torch.cuda.set_device(chosen)
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return chosen
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def rank_and_size() -> tuple[int, int]:

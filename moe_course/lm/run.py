@@ -26,12 +26,12 @@ def load_model(run: Path) -> Transformer:
 
 def begin(
     run: Path, model: Transformer, optimizer: torch.optim.Optimizer, plan: TrainConfig, resume: bool
-) -> tuple[int, float]:
-    """Make the folder, or load what it holds; returns the first step to do and the seconds spent already."""
+) -> tuple[int, tuple[float, float]]:
+    """Make the folder, or load what it holds; returns the first step to do and `Clock.spent` so far."""
     if not checkpoint.exists(run / CHECKPOINT):
         run.mkdir(parents=True, exist_ok=True)
         _cut_log(run, step=0)  # of a run that never came to a checkpoint
-        return 0, 0.0
+        return 0, (0.0, 0.0)
     if not resume:
         raise FileExistsError(f"{run} holds a run: resume it, or choose another folder")
     state = checkpoint.load(run / CHECKPOINT)
@@ -40,7 +40,7 @@ def begin(
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     _cut_log(run, state["step"])
-    return state["step"], state["seconds"]
+    return state["step"], tuple(state["spent"])
 
 
 def save(
@@ -49,13 +49,13 @@ def save(
     optimizer: torch.optim.Optimizer,
     plan: TrainConfig,
     step: int,
-    seconds: float,
+    spent: tuple[float, float],
     must: bool,
 ) -> None:
     """Write a checkpoint after `step` steps. Where the disk does not take it, raise if it `must`, else warn."""
     state = {
         "step": step,
-        "seconds": seconds,
+        "spent": spent,
         "config": model.config.to_dict(),
         "plan": dataclasses.asdict(plan),
         "model": model.state_dict(),

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from moe_course.lm import checkpoint, log, parallel
+from moe_course.lm import checkpoint, costs, log, parallel
 from moe_course.lm.config import TrainConfig
+from moe_course.lm.interrupt import interrupts_wait
 from moe_course.lm.objective import cross_entropy
 from moe_course.lm.run import CHECKPOINT, LOG, begin, save
 from moe_course.lm.step import Gradients, accumulate_gradients, learning_rate, make_optimizer
@@ -32,6 +33,7 @@ from moe_course.lm.transformer import Transformer, evaluating
 from moe_course.moe.layer import MoELayer
 
 Batch = Callable[[int], Tensor]
+Watch = Callable[[dict[str, Any], Transformer], None]
 
 
 def train(
@@ -42,47 +44,60 @@ def train(
     held_out: Sequence[Tensor] = (),
     resume: bool = False,
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> None:
     """Train `model` in place, on the device where it is, and leave it at its last step.
 
     batch(step): the tokens_BS1 of that step for all processes together, the same whenever it is asked.
     held_out: batches tokens_BS1 to evaluate on. run: the folder to write to, the same for all processes. resume: go
-    on from its checkpoint, if there is one.
+    on from its checkpoint, if there is one. watch(record, model): called after each line of the log.
+
+    Interrupted (Ctrl-C, the stop button), it ends the step, saves a checkpoint, and raises KeyboardInterrupt; a
+    second interrupt does not wait.
     Raises FileExistsError where the folder holds a run and resume is False; FloatingPointError, naming the step and
     the last checkpoint, where loss or gradient is not finite; the model then has the weights from before that step.
     """
     first = parallel.rank_and_size()[0] == 0
     optimizer = make_optimizer(model, plan)
-    start, seconds = begin(run, model, optimizer, plan, resume)
+    start, spent = begin(run, model, optimizer, plan, resume)
     parallel.same_start(model)
     compute: Any = torch.compile(model) if plan.compile else model
     model.train()
 
     bar = tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not (progress and first))
-    clock = Clock(seconds)
-    for step in bar:
-        clock.start()
-        tokens_BS1 = batch(step)
-        torch.manual_seed(_seed(plan.seed, step))
-        rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
-        numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
-        clock.stop(tokens_BS1[:, 1:].numel())
-        _stop_unless_finite(numbers, step, run)
-        bar.set_postfix_str(f"loss {numbers['ce']:.4f}")
+    clock = Clock(*spent)
+    rates = _rates(model, plan)
+    with interrupts_wait() as interrupted:
+        for step in bar:
+            clock.start()
+            tokens_BS1 = batch(step)
+            torch.manual_seed(_seed(plan.seed, step))
+            rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
+            numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
+            clock.stop(tokens_BS1[:, 1:].numel())
+            _stop_unless_finite(numbers, step, run)
+            bar.set_postfix_str(f"loss {numbers['ce']:.4f}")
 
-        last = step == plan.steps - 1
-        record: dict[str, Any] = {"step": step, "learning_rate": rate, **numbers}
-        logs, evaluates, saves = (
-            last or (step + 1) % every == 0 for every in (plan.log_every, plan.eval_every, plan.save_every)
-        )
-        if logs:
-            record |= {"load_LE": [_shares(counts_E) for counts_E in counts_LE], **clock.read()}
-        if evaluates and held_out:
-            record["held_out_ce"] = evaluate(model, held_out)
-        if first and (logs or (evaluates and held_out)):
-            log.append(run / LOG, record)
-        if first and saves:
-            save(run, model, optimizer, plan, step + 1, clock.seconds, must=last)
+            last = step == plan.steps - 1
+            record: dict[str, Any] = {"step": step, "learning_rate": rate, **numbers}
+            logs, evaluates, saves = (
+                last or (step + 1) % every == 0
+                for every in (plan.log_every, plan.eval_every, plan.save_every)
+            )
+            if logs:
+                speed = clock.read()
+                record |= {"load_LE": [_shares(counts_E) for counts_E in counts_LE], **speed}
+                record |= rates(speed["tokens_per_second"])
+            if evaluates and held_out:
+                record["held_out_ce"] = evaluate(model, held_out)
+            if first and (logs or (evaluates and held_out)):
+                log.append(run / LOG, record)
+                if watch is not None:
+                    watch(record, model)
+            if first and (saves or interrupted()):
+                save(run, model, optimizer, plan, step + 1, clock.spent, must=last or interrupted())
+            if interrupted() and not last:
+                raise KeyboardInterrupt(f"stopped after step {step}; resume goes on from there")
 
 
 def update(
@@ -132,24 +147,47 @@ def moe_layers(model: nn.Module) -> list[MoELayer]:
 
 
 class Clock:
-    """Seconds spent training, without evaluation and saving, and tokens per second since it was last read."""
+    """Time spent training, without evaluation and saving, and tokens per second since it was last read.
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = self._read_at = seconds
+    `spent`: seconds on the clock, and seconds of processor time, which other programs do not lengthen.
+    """
+
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.spent = seconds, cpu_seconds
+        self._read_at = seconds
         self._tokens = 0
-        self._began = 0.0
+        self._began = 0.0, 0.0
 
     def start(self) -> None:
-        self._began = time.perf_counter()
+        self._began = time.perf_counter(), time.process_time()
 
     def stop(self, tokens: int) -> None:
-        self.seconds += time.perf_counter() - self._began
+        now = time.perf_counter(), time.process_time()
+        self.spent = (
+            self.spent[0] + now[0] - self._began[0],
+            self.spent[1] + now[1] - self._began[1],
+        )
         self._tokens += tokens
 
     def read(self) -> dict[str, float]:
-        rate = self._tokens / (self.seconds - self._read_at)
-        self._tokens, self._read_at = 0, self.seconds
-        return {"seconds": self.seconds, "tokens_per_second": rate}
+        seconds, cpu_seconds = self.spent
+        rate = self._tokens / (seconds - self._read_at)
+        self._tokens, self._read_at = 0, seconds
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens_per_second": rate}
+
+
+def _rates(model: Transformer, plan: TrainConfig) -> Callable[[float], dict[str, float]]:
+    """tokens per second → FLOPs per second, and the share of the device's peak where that is known."""
+    device = model.embedding.weight.device
+    each = costs.flops_per_token(model.config)
+    peak = costs.peak_flops(device, plan.bf16)
+
+    def rates(tokens_per_second: float) -> dict[str, float]:
+        flops = each * tokens_per_second
+        size = parallel.rank_and_size()[1]
+        return {"flops_per_second": flops} | ({"utilisation": flops / (size * peak)} if peak else {})
+
+    return rates
 
 
 def _seed(seed: int, step: int) -> int:

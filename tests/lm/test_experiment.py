@@ -1,0 +1,381 @@
+"""From a recipe to a result: costs, measures, runs, records, and the commands around them."""
+
+import json
+import math
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from lm.small import D, batch, lm_config, make, plan, weights
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from moe_course.cli import main
+from moe_course.config import MoEConfig
+from moe_course.lm import bench, costs, experiment, measure, recipe, study
+from moe_course.lm.batching import windows
+from moe_course.lm.config import TrainConfig
+from moe_course.lm.facts import Cloze
+from moe_course.lm.interrupt import interrupts_wait
+from moe_course.lm.recipe import ARMS, PRESETS, Preset, Recipe
+from moe_course.lm.step import accumulate_gradients
+from moe_course.lm.trainer import train
+from moe_course.lm.transformer import Transformer
+
+VOCABULARY = 280
+TINY = Preset(
+    measured=True,
+    vocab_size=VOCABULARY,
+    d_model=16,
+    num_layers=2,
+    num_heads=2,
+    context=16,
+    d_ff=24,
+    num_experts=4,
+    top_k=2,
+    batch_size=4,
+    plan=TrainConfig(steps=8, warmup=2, eval_every=4, save_every=4, log_every=2, bf16=False),
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch, tmp_path_factory):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    monkeypatch.setenv("MOE_COURSE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def poem(tmp_path):
+    """A text of a few kilobytes with some order in it."""
+    path = tmp_path / "poem.txt"
+    words = ("router", "expert", "token", "load", "gate", "the", "a", "queue")
+    draw = torch.Generator().manual_seed(3)
+    picks = torch.randint(len(words), (1500,), generator=draw).tolist()
+    path.write_text(" ".join(words[i] + ("\n" if i == 3 else "") for i in picks), encoding="utf-8")
+    return f"text:{path}"
+
+
+class TestCosts:
+    @pytest.mark.parametrize("ffn", ["dense", "moe", "shared"])
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_parameters_are_counted_without_making_them(self, ffn, tied):
+        config = lm_config(ffn, tied=tied)
+        assert costs.num_params(config) == make(ffn, tied=tied).num_params()
+
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_flops_are_those_that_torch_counts(self, tied):
+        """PyTorch counts attention as if every position saw every other; ours sees the earlier ones."""
+        config = lm_config("dense", tied=tied)
+        tokens_BS = torch.zeros(2, config.context, dtype=torch.long)
+        model = make("dense", tied=tied)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model(tokens_BS)[0].sum().backward()
+        S, L = config.context, config.num_layers
+        everyone, seen = 4 * S * D * L, 2 * (S + 1) * D * L  # of one token, forward
+        counted = counter.get_total_flops() / tokens_BS.numel()
+        assert costs.flops_per_token(config) + 3 * (everyone - seen) == counted
+
+    def test_a_token_pays_for_the_experts_it_uses(self):
+        few, many = (lm_config(MoEConfig(d_model=D, d_ff=8, num_experts=e, top_k=2)) for e in (4, 40))
+        router = 6 * 36 * D * few.num_layers
+        assert costs.flops_per_token(many) - costs.flops_per_token(few) == router
+
+    def test_an_expert_costs_memory_used_or_not(self):
+        few, many = (lm_config(MoEConfig(d_model=D, d_ff=8, num_experts=e, top_k=2)) for e in (4, 40))
+        more = costs.num_params(many)[0] - costs.num_params(few)[0]
+        a, b = costs.training_bytes(few, 2), costs.training_bytes(many, 2)
+        assert b["state"] - a["state"] == 16 * more
+        assert costs.training_bytes(few, 4)["logits"] == 2 * a["logits"]
+
+    def test_a_cpu_has_no_known_peak(self):
+        assert costs.peak_flops(torch.device("cpu"), bf16=True) is None
+
+    @pytest.mark.parametrize(
+        ("name", "bf16", "peak"), [("Tesla T4", False, 8.1e12), ("NVIDIA H100 80GB HBM3", True, 989e12)]
+    )
+    def test_known_gpus_have_one(self, monkeypatch, name, bf16, peak):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        assert costs.peak_flops(torch.device("cuda"), bf16) == peak
+
+
+class TestMeasure:
+    @pytest.fixture
+    def run(self, poem):
+        text = experiment.Text.of(poem, vocab_size=VOCABULARY)
+        chosen = recipe.recipe("tiny", "moe", data=poem, vocab_size=text.tokenizer.vocab_size)
+        return make_model(chosen), chosen, text
+
+    def test_loss_by_domain_is_the_loss_of_every_token(self, run):
+        model, chosen, text = run
+        line = text.line("validation")
+        loss = measure.loss_by_domain(model, line, text.tokenizer)["text"]
+        size = chosen.model.context
+        targets = line.ids_T[1 : (len(line) - 1) // size * size + 1].long()
+        with torch.no_grad():
+            each = [measure.token_losses(model, b, torch.device("cpu")) for b in windows(line, 3, size)]
+        assert loss.tokens == len(targets)
+        assert loss.bytes == sum(len(text.tokenizer.pieces[i]) for i in targets.tolist())
+        assert loss.nats == pytest.approx(torch.cat(each).double().sum().item(), rel=1e-5)
+        assert loss.bpb == pytest.approx(loss.nats / math.log(2) / loss.bytes)
+
+    def test_domains_are_told_apart(self, run):
+        model, _, text = run
+        line = text.line("validation")
+        half = len(line) // 2
+        split = replace(
+            line, domain_T=(torch.arange(len(line)) >= half).to(torch.int8), domains=("a", "b", "c")
+        )
+        both = measure.loss_by_domain(model, split, text.tokenizer)
+        assert list(both) == ["a", "b"]
+        whole = measure.loss_by_domain(model, line, text.tokenizer)["text"]
+        assert (both["a"] + both["b"]).nats == pytest.approx(whole.nats)
+
+    def test_the_probability_of_an_answer_is_that_of_its_tokens_one_by_one(self, run):
+        model, _, text = run
+        texts = [("the gate", " token"), ("a", " queue router")]
+        for (prompt, answer), found in zip(
+            texts, measure.log_probs(model, text.tokenizer, texts), strict=True
+        ):
+            ids = [text.tokenizer.end, *text.tokenizer.encode(prompt)]
+            expected = 0.0
+            for token in text.tokenizer.encode(f"{answer}."):
+                with torch.no_grad():
+                    logits_BSV, _ = model(torch.tensor([ids]))
+                expected += logits_BSV[0, -1].log_softmax(0)[token].item()
+                ids.append(token)
+            assert found == pytest.approx(expected, abs=1e-4)
+
+    def test_recall_counts_the_questions_answered_rightly(self, run, monkeypatch):
+        model, _, text = run
+        options = (" one", " two", " three", " four")
+        questions = [Cloze("r", f"prompt {n}", options[n], options) for n in range(4)]
+        monkeypatch.setattr(
+            measure, "log_probs", lambda m, t, texts: [-1.0 if a == " two" else -2.0 for _, a in texts]
+        )
+        assert measure.recall(model, text.tokenizer, questions, at_once=3) == 0.25
+
+    def test_no_questions_no_recall(self, run):
+        with pytest.raises(ValueError, match="no questions"):
+            measure.recall(run[0], run[2].tokenizer, [])
+
+
+class TestRecipe:
+    @pytest.mark.parametrize("preset", [*PRESETS])
+    def test_the_arms_match_as_their_names_say(self, preset):
+        moe, active, total = (recipe.recipe(preset, arm).model for arm in ARMS)
+        router = moe.num_layers * moe.d_model * moe.ffn.num_experts
+        assert costs.num_params(moe)[1] - router == costs.num_params(active)[1]
+        assert costs.num_params(moe)[0] - router == costs.num_params(total)[1]
+
+    @pytest.mark.parametrize("arm", ARMS)
+    def test_it_survives_json(self, arm):
+        there = recipe.recipe("cpu", arm, seed=4)
+        assert Recipe.from_dict(json.loads(json.dumps(there.to_dict()))) == there
+
+    def test_wrong_names_are_named(self):
+        with pytest.raises(ValueError, match="'tpu'"):
+            recipe.recipe("tpu", "moe")
+        with pytest.raises(ValueError, match="'sparse'"):
+            recipe.recipe("cpu", "sparse")
+        with pytest.raises(ValueError, match="batch_size must be an int of at least 1, got 0"):
+            replace(recipe.recipe("cpu", "moe"), batch_size=0)
+
+
+MEMORY = {"cpu": 8e9, "t4": 15e9, "h100": 80e9}
+
+
+class TestPresets:
+    def test_every_one_is_known_here(self):
+        assert set(PRESETS) - {"tiny"} == set(MEMORY)
+        assert [name for name, preset in PRESETS.items() if preset.measured] == ["cpu", "tiny"]
+
+    @pytest.mark.parametrize("arm", ARMS)
+    @pytest.mark.parametrize("preset", [*MEMORY])
+    def test_it_fits_into_the_memory_it_was_made_for(self, preset, arm):
+        r = recipe.recipe(preset, arm)
+        needed = costs.training_bytes(r.model, r.batch_size // r.plan.accumulate, r.plan.bf16)
+        assert sum(needed.values()) < 0.75 * MEMORY[preset], needed
+
+    @pytest.mark.parametrize("preset", ["t4", "h100"])
+    def test_the_mixture_is_trained_within_the_hour_at_a_third_of_the_peak(self, preset):
+        r = recipe.recipe(preset, "moe")
+        peak = costs.PEAK_FLOPS[preset.upper()][1 if r.plan.bf16 else 0]
+        assert r.tokens * costs.flops_per_token(r.model) / (peak / 3) < 3600
+
+    @pytest.mark.parametrize("arm", ARMS)
+    @pytest.mark.parametrize("preset", [*MEMORY])
+    def test_a_step_asks_the_device_for_no_value(self, preset, arm):
+        """On the meta device anything that needs a value raises, and nothing takes memory."""
+        r = recipe.recipe(preset, arm)
+        with torch.device("meta"):
+            model = Transformer(r.model)
+            tokens_BS1 = torch.empty(2, r.model.context + 1, dtype=torch.long)
+        gradients = accumulate_gradients(model, [tokens_BS1], r.plan.lb_weight, r.plan.z_weight)
+        assert gradients.ce.is_meta
+        assert all(p.grad is not None for p in model.parameters())
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+    @pytest.mark.parametrize("arm", ARMS)
+    @pytest.mark.parametrize("preset", ["t4", "h100"])
+    def test_some_steps_on_a_gpu(self, preset, arm, tmp_path):
+        r = recipe.recipe(preset, arm)
+        plan = replace(r.plan, steps=6, warmup=2, log_every=1)
+        model = Transformer(r.model).cuda()
+        draw = torch.Generator().manual_seed(0)
+        shape = (max(1, r.batch_size // 8), r.model.context + 1)
+        tokens_BS1 = torch.randint(r.model.vocab_size, shape, generator=draw)
+        seen = []
+        train(
+            model,
+            plan,
+            lambda step: tokens_BS1,
+            tmp_path,
+            progress=False,
+            watch=lambda r, m: seen.append(r["ce"]),
+        )
+        assert seen[-1] < seen[0]
+
+
+class TestRun:
+    def test_train_sample_compare(self, poem, tmp_path, capsys):
+        runs = []
+        for arm in ("moe", "dense-active"):
+            runs.append(str(tmp_path / arm))
+            command = ["train", "--preset", "tiny", "--model", arm, "--data", poem, "--level", "char"]
+            assert main([*command, "--steps", "6", "--device", "cpu", "--out", runs[-1]]) == 0
+        assert main(["sample", runs[0], "--prompt", "the gate", "--tokens", "5"]) == 0
+        assert main(["compare", *runs, "--figure", str(tmp_path / "curves.svg")]) == 0
+        out = capsys.readouterr().out
+        assert "\nthe gate" in out
+        assert "dense-active" in out.splitlines()[-2]
+        assert (tmp_path / "curves.svg").read_text(encoding="utf-8").count("<svg") == 1
+        result = experiment.read_result(tmp_path / "moe")
+        assert [point["step"] for point in result["curve"]] == [3, 5]
+        assert 0 < result["ce"] < 10
+        assert result["recall"] is None
+
+    def test_a_sample_repeats_with_its_seed(self, poem, tmp_path, capsys):
+        chosen = recipe.recipe("tiny", "moe", data=poem, vocab_size=VOCABULARY)
+        experiment.run(chosen, tmp_path / "run", progress=False)
+        texts = []
+        for seed in ("1", "1", "2"):
+            main(["sample", str(tmp_path / "run"), "--seed", seed, "--tokens", "30"])
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1] != texts[2]
+
+    def test_a_run_is_not_overwritten_and_goes_on_when_asked(self, poem, tmp_path):
+        chosen = recipe.recipe("tiny", "dense-active", data=poem, vocab_size=VOCABULARY)
+        first = experiment.run(chosen, tmp_path / "run", progress=False)
+        with pytest.raises(FileExistsError, match="resume it"):
+            experiment.run(chosen, tmp_path / "run", progress=False)
+        again = experiment.run(chosen, tmp_path / "run", resume=True, progress=False)
+        assert again["ce"] == first["ce"]
+
+    def test_the_wrong_vocabulary_is_named(self, poem, tmp_path):
+        text = experiment.Text.of(poem, vocab_size=270)
+        with pytest.raises(ValueError, match="280, the tokenizer one of 270"):
+            experiment.run(recipe.recipe("tiny", "moe", data=poem), tmp_path / "run", text=text)
+
+    def test_frozen_parameters_stay(self, poem, tmp_path):
+        chosen = replace(recipe.recipe("tiny", "moe", data=poem, vocab_size=VOCABULARY), frozen=("router",))
+        kept = {}
+        experiment.run(
+            chosen, tmp_path / "run", progress=False, watch=lambda record, model: kept.update(weights(model))
+        )
+        start = weights(make_model(chosen))
+        moved = {name for name in start if not torch.equal(start[name], kept[name])}
+        assert {name for name in start if name not in moved} == {n for n in start if n.endswith("router")}
+
+    def test_batches_of_a_resumed_run_are_the_same(self, poem):
+        text = experiment.Text.of(poem, vocab_size=VOCABULARY)
+        chosen = recipe.recipe("tiny", "moe", data=poem)
+        through, jump = text.batch(chosen), text.batch(chosen)
+        steps = [through(step) for step in range(5)]
+        assert torch.equal(jump(3), steps[3])
+        assert torch.equal(jump(4), steps[4])
+        assert torch.equal(jump(0), steps[0])
+
+    def test_a_folder_without_a_run_is_named(self, tmp_path, capsys):
+        for command in ("sample", "compare"):
+            assert main([command, str(tmp_path)]) == 2
+            assert str(tmp_path) in capsys.readouterr().err
+
+
+class TestInterrupt:
+    def test_it_waits_for_the_step_saves_and_the_resumed_run_is_the_whole_one(self, tmp_path):
+        def stop_at_two(step):
+            if step == 2:
+                signal.raise_signal(signal.SIGINT)
+            return batch(step)
+
+        before = signal.getsignal(signal.SIGINT)
+        stopped = plan(save_every=100)
+        with pytest.raises(KeyboardInterrupt, match="after step 2"):
+            train(make("moe"), stopped, stop_at_two, tmp_path / "stopped", progress=False)
+        assert signal.getsignal(signal.SIGINT) == before
+        resumed, whole = make("moe", seed=5), make("moe")
+        train(resumed, stopped, batch, tmp_path / "stopped", resume=True, progress=False)
+        train(whole, stopped, batch, tmp_path / "whole", progress=False)
+        for name, value in weights(resumed).items():
+            assert torch.equal(value, weights(whole)[name]), name
+
+    def test_the_second_one_does_not_wait(self):
+        with interrupts_wait() as interrupted:
+            signal.raise_signal(signal.SIGINT)
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+
+class TestBench:
+    def test_every_arm_is_timed(self):
+        speeds = bench.train("tiny", rounds=1, steps=1)
+        assert [s.name for s in speeds] == list(ARMS)
+        lines = bench.table(speeds).splitlines()
+        assert lines[2].split()[-1] == "1.00"  # dense-active beside itself
+
+    def test_no_rounds(self):
+        with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
+            bench.train("tiny", rounds=0)
+
+
+class TestStudy:
+    def test_the_runs_differ_in_what_their_names_say(self):
+        runs = study.runs()
+        assert runs["main-moe-1"].plan.seed == 1
+        assert len({r.tokens for name, r in runs.items() if name.startswith("main")}) == 1
+        for name, run in runs.items():
+            if name.startswith("vary-moe"):
+                assert replace(run, plan=runs["vary-moe 0"].plan) == runs["vary-moe 0"]
+            elif name.startswith("vary"):
+                assert run.name == name.removeprefix("vary-")
+                assert replace(run, name="moe") != runs["vary-moe 0"]
+                assert (run.plan.seed, run.plan.peak) == (0, study.VARY_RATE)
+
+    def test_records_are_of_the_runs_as_they_are_now(self):
+        runs = study.runs()
+        for kind in ("tune", "main", "clock", "vary"):
+            for name, record in study.recorded(kind).items():
+                assert Recipe.from_dict(record["recipe"]) == runs[name], name
+
+    def test_what_is_recorded_is_not_done_again_and_a_wrong_name_is_named(self, tmp_path, monkeypatch):
+        done = []
+
+        def run(chosen, folder, **options):
+            done.append(folder.name)
+            return {"ce": 1.0}
+
+        monkeypatch.setattr(experiment, "run", run)
+        names = ["main-moe-0", "vary-top-1"]
+        study.do(names[:1], tmp_path / "runs", tmp_path / "records", say=lambda line: None)
+        study.do(names, tmp_path / "runs", tmp_path / "records", say=lambda line: None)
+        assert done == names
+        assert json.loads((tmp_path / "records" / "main-moe-0.json").read_text()) == {"ce": 1.0}
+        with pytest.raises(ValueError, match="'main-moe-9'"):
+            study.do(["main-moe-9"], tmp_path / "runs", tmp_path / "records")
+
+
+def make_model(chosen):
+    return Transformer(chosen.model, torch.Generator().manual_seed(chosen.plan.seed)).eval()
