@@ -40,6 +40,9 @@ _METRICS = "moe_course.moe.metrics"
 _BALANCE = "moe_course.moe.balance"
 _CAPACITY = "moe_course.moe.capacity"
 _LEAKS = "moe_course.moe.leaks"
+_OBJECTIVE = "moe_course.lm.objective"
+_STEP = "moe_course.lm.step"
+_SPECIALIZATION = "moe_course.analysis.specialization"
 
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
@@ -83,6 +86,18 @@ _ALL = (
     Exercise("6.3", "06_modern_moe", _MODERN, ("group_limited_top_k",)),
     Exercise("6.4", "06_modern_moe", _MODERN, ("from_huggingface",)),
     Exercise("6.5", "06_modern_moe", _MODERN, ("upcycle",)),
+    Exercise("7.1", "07_moe_language_model", _OBJECTIVE, ("moe_objective",)),
+    Exercise("7.2", "07_moe_language_model", _STEP, ("learning_rate",)),
+    Exercise("7.3", "07_moe_language_model", "moe_course.lm.transformer", ("TransformerBlock",)),
+    Exercise("7.4", "07_moe_language_model", _STEP, ("train_step",)),
+    Exercise("7.5", "07_moe_language_model", _OBJECTIVE, ("bits_per_byte",)),
+    Exercise("7.6", "07_moe_language_model", "moe_course.lm.sample", ("sample_next",)),
+    Exercise("8.1", "08_specialization", _SPECIALIZATION, ("routing_counts",)),
+    Exercise("8.2", "08_specialization", _SPECIALIZATION, ("mutual_information",)),
+    Exercise("8.3", "08_specialization", _SPECIALIZATION, ("permutation_p_value",)),
+    Exercise("8.4", "08_specialization", _SPECIALIZATION, ("repeat_rate",)),
+    Exercise("8.5", "08_specialization", _SPECIALIZATION, ("coactivation",)),
+    Exercise("8.6", "08_specialization", _SPECIALIZATION, ("ablation_effect",)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in own.settings()["exercise"]

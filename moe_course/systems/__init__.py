@@ -19,6 +19,9 @@ _HOME = {
     "training_memory": "accounting",
     "format_table": "accounting",
     "timeline_table": "published",
+    "best_plan": "scaling",
+    "budget_table": "scaling",
+    "dense_equivalent": "scaling",
 }
 
 __all__, __getattr__, __dir__ = face(__name__, _HOME)

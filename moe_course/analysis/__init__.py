@@ -1,0 +1,29 @@
+"""What the experts learned: the routes of tokens, routing statistics, and the chance that they have to beat.
+
+Names load on first use: importing this package loads no other module of it.
+"""
+
+from moe_course.lazy import face
+
+_HOME = {
+    "routing_counts": "specialization",
+    "mutual_information": "specialization",
+    "permutation_p_value": "specialization",
+    "repeat_rate": "specialization",
+    "coactivation": "specialization",
+    "ablation_effect": "specialization",
+    "conditional_mutual_information": "specialization",
+    "conditional_permutation_p_value": "specialization",
+    "permutation_null": "specialization",
+    "chance_repeat_rate": "specialization",
+    "saturation": "specialization",
+    "expected_coactivation": "specialization",
+    "Sample": "routes",
+    "Routes": "routes",
+    "windows": "routes",
+    "record_routes": "routes",
+    "loss_by_domain": "routes",
+    "silenced": "routes",
+}
+
+__all__, __getattr__, __dir__ = face(__name__, _HOME)

@@ -1,0 +1,153 @@
+"""Hidden criteria of notebook 08: bigger cases, symmetries, and what a valid p-value does when nothing is there."""
+
+from __future__ import annotations
+
+import torch
+
+from graders import oracles_specialization as right
+from graders.probes import call
+from graders.test_08_specialization import (
+    PValues,
+    draw,
+    expect_counts,
+    expect_float,
+    named,
+    random_idx,
+)
+from moe_course.grading.expect import expect, expect_tensor, returned
+from moe_course.grading.rubric import criterion, grades
+
+
+@grades("routing_counts")
+class HiddenRoutingCounts:
+    @criterion(
+        1,
+        "many tokens, labels and experts: the counts sum to T·K",
+        hint="Is every choice of every token somewhere in your table, once?",
+    )
+    def test_many(self, subject, rng):
+        tokens, labels, experts, k = draw(150, 250, rng), draw(9, 14, rng), draw(20, 30, rng), 6
+        labels_T = torch.randint(labels - 2, (tokens,), generator=rng)
+        idx_TK = random_idx(tokens, experts, k, rng, among=range(2, 17))
+        args = (idx_TK, labels_T, labels, experts)
+        given = named("idx_TK labels_T num_labels num_experts", args)
+        got = returned(subject.run(call, "routing_counts", *args), given)
+        expect_counts(got, right.routing_counts(*args), "GE", given, what="counts_GE")
+
+
+@grades("mutual_information")
+class HiddenMutualInformation:
+    @criterion(
+        1,
+        "labels and experts change places or are renamed: the same bits",
+        hint="Does the label tell more about the expert than the expert about the label?",
+    )
+    def test_symmetric(self, subject, rng):
+        labels, experts = draw(3, 5, rng), draw(7, 11, rng)
+        counts_GE = torch.randint(0, 40, (labels, experts), generator=rng) ** 2
+        counts_GE[0, 0] += 1
+        want = right.mutual_information(counts_GE)
+        order_G, order_E = torch.randperm(labels, generator=rng), torch.randperm(experts, generator=rng)
+        for shown in (counts_GE, counts_GE.T.contiguous(), counts_GE[order_G][:, order_E]):
+            given = {"counts_GE": shown}
+            got = returned(subject.run(call, "mutual_information", shown), given)
+            expect_float(got, want, given, what="the bits", atol=1e-5)
+
+    @criterion(
+        1,
+        "experts that nobody chose, appended to the table, change nothing; a label for each expert gives log2",
+        hint="How many bits does it take to say which of n equally frequent labels it is?",
+    )
+    def test_appended(self, subject, rng):
+        experts = draw(5, 12, rng)
+        counts_GE = draw(2, 9, rng) * torch.eye(experts, dtype=torch.int64)
+        padded_GE = torch.zeros(experts + draw(1, 3, rng), experts + draw(1, 4, rng), dtype=torch.int64)
+        padded_GE[:experts, :experts] = counts_GE
+        for shown in (counts_GE, padded_GE):
+            given = {"counts_GE": shown}
+            got = returned(subject.run(call, "mutual_information", shown), given)
+            expect_float(got, right.mutual_information(counts_GE), given, what="the bits", atol=1e-5)
+
+
+@grades("permutation_p_value")
+class HiddenPermutationPValue(PValues):
+    @criterion(
+        1,
+        "three labels, documents that stray from their expert, a label that nobody has",
+        hint="Is a shuffle of the documents' labels all that your null does?",
+    )
+    def test_three_labels(self, subject, rng):
+        *tokens, labels, experts = self.null(draw(6, 7, rng), 3, 4, rng, loyal=0.8)
+        self.share(subject, (*tokens, labels + 1, experts + 1, 400), *right.tails(*tokens), rng)
+
+    @criterion(
+        1,
+        "where labels mean nothing, one p in ten is below a tenth, and no more",
+        hint="Documents alike inside, labels drawn by lot: how often may a test see something there?",
+    )
+    def test_valid(self, subject, rng):
+        sets, small = 40, 0
+        for _ in range(sets):
+            documents = draw(10, 14, rng)
+            label_of, expert_of = torch.randint(3, (2, documents), generator=rng)
+            lengths = torch.randint(4, 9, (documents,), generator=rng)
+            args = (*self.documents(label_of, expert_of, lengths), 3, 3, 19)
+            count, given = self.p_value(subject, args, rng)
+            small += 1 + count <= 2  # p ≤ 0.1
+        message = f"{small} of {sets} data sets without any relation have p ≤ 0.1"
+        expect(right.plausible(small, sets, 0.0, 0.1), message, given)
+
+
+@grades("repeat_rate")
+class HiddenRepeatRate:
+    @criterion(
+        1,
+        "a batch of many sequences, its rows shuffled and its experts renamed: the same share",
+        hint="Does it matter which sequence comes first in the batch, or what an expert is called?",
+    )
+    def test_renamed(self, subject, rng):
+        rows, length, experts = draw(12, 20, rng), draw(25, 40, rng), draw(3, 5, rng)
+        idx_BS = torch.randint(experts, (rows, length), generator=rng)
+        idx_BS[:, 1::3] = idx_BS[:, ::3][:, : idx_BS[:, 1::3].shape[1]]
+        renamed_E = torch.randperm(50, generator=rng)[:experts]
+        want = right.repeat_rate(idx_BS)
+        for shown in (idx_BS, renamed_E[idx_BS[torch.randperm(rows, generator=rng)]]):
+            given = {"idx_BS": shown}
+            expect_float(
+                returned(subject.run(call, "repeat_rate", shown), given), want, given, what="the share"
+            )
+
+
+@grades("coactivation")
+class HiddenCoactivation:
+    @criterion(
+        1,
+        "many experts, several choices in any order: each row sums to K − 1 times its expert's tokens",
+        hint="How many partners does each choice of a token have?",
+    )
+    def test_many(self, subject, rng):
+        experts, k = draw(20, 30, rng), draw(5, 7, rng)
+        idx_TK = random_idx(draw(60, 90, rng), experts, k, rng, among=range(1, 18))
+        want_EE = right.coactivation(idx_TK, experts)
+        for shown in (idx_TK, idx_TK[:, torch.randperm(k, generator=rng)]):
+            given = {"idx_TK": shown, "num_experts": experts}
+            got = returned(subject.run(call, "coactivation", shown, experts), given)
+            expect_counts(got, want_EE, "EE", given, what="counts_EE")
+
+
+@grades("ablation_effect")
+class HiddenAblationEffect:
+    @criterion(
+        1,
+        "all losses of a label a little higher, with and without the expert: the same effect",
+        hint="Does the effect depend on how hard a label is to begin with?",
+    )
+    def test_level(self, subject, rng):
+        size = draw(7, 10, rng)
+        base_G = 1 + torch.rand(size, generator=rng)
+        rise_GE = torch.rand(size, size, generator=rng) - 0.3
+        for level_G in (torch.zeros(size), torch.arange(size).float()):
+            args = base_G + level_G, (base_G + level_G)[:, None] + rise_GE
+            given = named("ce_by_label_base_G ce_by_label_ablated_GE", args)
+            got = returned(subject.run(call, "ablation_effect", *args), given)
+            expect_tensor(got, rise_GE, "GE", given, what="delta_GE", atol=1e-5)
