@@ -1,0 +1,205 @@
+"""The language model of notebooks 07 and 08: trained once, kept in the work folder, loaded from there afterwards.
+
+mixture = language.train("moe", m.layer)    # with your own layer; live curves; a second call loads it
+dense = language.train("dense-active")
+study = language.load_or_train()            # in notebook 08: what 07 trained, else a small one on the spot
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from IPython.display import HTML, display
+
+from moe_course.config import MoEConfig
+from moe_course.lesson import home
+from moe_course.lm import checkpoint, corpus, experiment, log, recipe, tokenizer
+from moe_course.lm import study as recorded_study
+from moe_course.lm.config import LMConfig
+from moe_course.lm.run import LOG, load_model
+from moe_course.lm.transformer import Transformer
+from moe_course.moe.layer import MoELayer
+from moe_course.viz import style, training
+
+SNAPSHOTS = (20, 50, 100, 200, 400, 800)
+"""The steps after which the model is kept, beside the last one."""
+QUICK_STEPS = 300
+SMALL_LIMITS = {"code": 950_000, "technical": 450_000, "names": 150_000, "facts": 150_000}
+"""Just so much that every split has documents of every domain."""
+REDRAW_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A trained model with what it was trained on. `snapshots`: (steps done, model) from the first to the last."""
+
+    model: Transformer
+    snapshots: list[tuple[int, Transformer]]
+    text: experiment.Text
+    result: dict[str, Any]
+
+    @property
+    def tokenizer(self) -> tokenizer.Tokenizer:
+        return self.text.tokenizer
+
+    @property
+    def corpus(self) -> corpus.Corpus:
+        return self.text.corpus
+
+
+def train(
+    arm: str,
+    moe_layer: Callable[[MoEConfig], MoELayer] | None = None,
+    again: bool = False,
+    steps: int | None = None,
+) -> Study:
+    """Train an arm of the experiment on its first seed, with live curves; where that was done already, load it.
+
+    arm: "moe", "dense-active" or "dense-total". moe_layer: makes the MoE layers, the library's by default.
+    Interrupted, it goes on at the next call. again: forget what there is. On a GPU where there is one.
+    """
+    chosen = _recipe(arm, steps)
+    folder = _runs() / f"{arm}-{chosen.plan.steps}"
+    if again:
+        _forget(folder)
+    text = text_of(chosen)
+    if (folder / experiment.RESULT).exists():
+        result = experiment.read_result(folder)
+        if experiment.read_recipe(folder) == chosen and result["corpus"] == text.corpus.fingerprint:
+            print(f"{arm}: trained already, loaded from {folder}. To train anew: again=True.")
+            return _study(folder, text, result)
+        _forget(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    live = Live(arm, folder, chosen.plan.steps)
+    result = experiment.run(
+        chosen, folder, resume=True, device=device, moe_layer=moe_layer, watch=live, progress=False, text=text
+    )
+    live.draw()
+    return _study(folder, text, result)
+
+
+def load_or_train() -> Study:
+    """The mixture that notebook 07 trained; where there is none, one trained on the spot for fewer steps."""
+    folder = _runs() / f"moe-{_recipe('moe').plan.steps}"
+    if (folder / experiment.RESULT).exists():
+        return train("moe")
+    print(f"Notebook 07 has trained no model here, so a small one is trained now: {_quick_steps()} steps.")
+    return train("moe", steps=_quick_steps())
+
+
+def text() -> experiment.Text:
+    """Corpus and tokenizer of the experiment."""
+    return text_of(_recipe("moe"))
+
+
+def text_of(chosen: recipe.Recipe) -> experiment.Text:
+    """Corpus and tokenizer of a recipe; with MOE_COURSE_SMALL in the environment a small part of the corpus."""
+    return _text(chosen.data, chosen.level, chosen.model.vocab_size, _small())
+
+
+@lru_cache(maxsize=2)
+def _text(data: str, level: str, vocab_size: int, small: bool) -> experiment.Text:
+    if not small:
+        return experiment.Text.of(data, level, vocab_size)
+    part = corpus.load(data, SMALL_LIMITS)
+    return experiment.Text(part, tokenizer.train_tokenizer(part, vocab_size, level))
+
+
+def recorded(text: experiment.Text) -> dict[str, list[recorded_study.Result]]:
+    """The recorded runs of the experiment by arm, one a seed. Says so where they saw another text than `text`."""
+    runs = recorded_study.recorded("main")
+    theirs = {result["corpus"] for result in runs.values()}
+    if theirs != {text.corpus.fingerprint}:
+        print(
+            f"The recorded runs saw another text ({', '.join(sorted(f[:8] for f in theirs))}; yours is "
+            f"{text.corpus.fingerprint[:8]}): it is made of what is installed. Compare gaps, not losses."
+        )
+    return recorded_study.by_arm(runs.values())
+
+
+def renamed(study: Study, name: str) -> recorded_study.Result:
+    """A study's result under another name, for figures that tell runs apart by it."""
+    return {**study.result, "recipe": {**study.result["recipe"], "name": name}}
+
+
+class Live:
+    """Curves of a run while it goes on, redrawn every few seconds; keeps the snapshots."""
+
+    def __init__(self, name: str, folder: Path, steps: int):
+        self.name, self.folder, self.steps = name, folder, steps
+        self._handle: Any = None
+        self._drawn = 0.0
+
+    def __call__(self, record: dict[str, Any], model: Transformer) -> None:
+        done = record["step"] + 1
+        if done in SNAPSHOTS:
+            state = {"config": model.config.to_dict(), "model": model.state_dict()}
+            checkpoint.save(self.folder / f"snapshot-{done:05}.pt", state)
+        if time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        self._drawn = time.monotonic()
+        figure = training.progress(log.read(self.folder / LOG), self.name, self.steps)
+        picture = HTML(style.as_html(figure, f"Loss and loads of {self.name} while it is trained."))
+        if self._handle is None:
+            self._handle = display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
+
+
+def _recipe(arm: str, steps: int | None = None) -> recipe.Recipe:
+    chosen = recipe.recipe("cpu", arm)
+    if _small():
+        sizes = replace(chosen.model, context=64)
+        plan = replace(chosen.plan, steps=40, warmup=5, eval_every=20)
+        return replace(chosen, batch_size=8, model=sizes, plan=plan)
+    return replace(chosen, plan=replace(chosen.plan, steps=steps)) if steps else chosen
+
+
+def _study(folder: Path, text: experiment.Text, result: dict[str, Any]) -> Study:
+    model = load_model(folder)
+    snapshots = [
+        (done, _snapshot(path)) for done in SNAPSHOTS if (path := folder / f"snapshot-{done:05}.pt").exists()
+    ]
+    steps = result["recipe"]["plan"]["steps"]
+    return Study(model, [*snapshots, (steps, model)], text, result)
+
+
+def _snapshot(path: Path) -> Transformer:
+    state = checkpoint.load(path)
+    model = Transformer(LMConfig.from_dict(state["config"]))
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def _forget(folder: Path) -> None:
+    for path in folder.glob("*"):
+        path.unlink()
+
+
+def _small() -> bool:
+    return "MOE_COURSE_SMALL" in os.environ
+
+
+def _quick_steps() -> int:
+    return 40 if _small() else QUICK_STEPS
+
+
+@lru_cache(maxsize=1)
+def _elsewhere() -> Path:
+    """For this session only: outside a work folder nothing is kept."""
+    return Path(tempfile.mkdtemp(prefix="moe-course-runs-"))
+
+
+def _runs() -> Path:
+    state = home.state_dir()
+    return state / "runs" if state else _elsewhere()

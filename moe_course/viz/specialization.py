@@ -1,0 +1,160 @@
+"""Figures of notebook 08, the tables: who sends what to which expert, and what is left without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from moe_course.viz.style import ink_on
+
+
+def share_tables(tables: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
+    """Tables of rows by experts, {name: share_GE of each row's choices}, in %; the title has the largest gap."""
+    fig = _tables(
+        {name: 100 * share_GE for name, share_GE in tables.items()}, rows, cmap="Blues", vmin=0, vmax=70
+    )
+    name = max(tables, key=lambda name: float(_gaps(tables[name]).max()))
+    share_GE = tables[name]
+    expert = int(_gaps(share_GE).argmax())
+    high, low = int(share_GE[:, expert].argmax()), int(share_GE[:, expert].argmin())
+    headline(
+        fig,
+        f"{capital(name)}: expert {expert} takes {share_GE[high, expert]:.0%} of {rows[high]}, "
+        f"{share_GE[low, expert]:.0%} of {rows[low]}",
+    )
+    return fig
+
+
+def token_accounts(
+    shares: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    load: Mapping[str, Tensor],
+    rows: Sequence[str],
+) -> Figure:
+    """The tables again, less what each row's tokens would do if they went where the same tokens go everywhere.
+
+    shares, expected: {name: share_GE}; load: {name: load_E}. What is left is shown in percentage points; above each
+    panel, as a share of what the rows differ from the load (sums of absolute differences).
+    """
+    left = {
+        name: float((shares[name] - expected[name]).abs().sum() / (shares[name] - load[name]).abs().sum())
+        for name in shares
+    }
+    points = {f"{name}: {left[name]:.0%} left": 100 * (shares[name] - expected[name]) for name in shares}
+    most = max(5.0, max(float(table.abs().max()) for table in points.values()))
+    fig = _tables(points, rows, cmap="PuOr", vmin=-most, vmax=most)
+    first, *_, last = left
+    headline(
+        fig,
+        f"Differences between {rows[0]}, {rows[1]}, … that the token does not explain: "
+        f"{left[first]:.0%} in {first}, {left[last]:.0%} in {last}",
+    )
+    return fig
+
+
+def pair_tables(ratios: Mapping[str, Tensor], enough: Mapping[str, Tensor]) -> Figure:
+    """How often two experts are chosen together, over what their loads alone would give; {name: ratio_EE}.
+
+    enough: {name: True for the pairs that have enough tokens to speak of}; the others stay blank.
+    """
+    tables = {
+        name: torch.where(enough[name], ratio_EE.clamp(min=1e-3).log2(), math.nan)
+        for name, ratio_EE in ratios.items()
+    }
+    experts = [str(e) for e in range(len(next(iter(ratios.values()))))]
+    labels = {name: ratio_EE.where(enough[name], torch.nan) for name, ratio_EE in ratios.items()}
+    fig = _tables(
+        tables, experts, cmap="PuOr", vmin=-2.5, vmax=2.5, labels=labels, form="{:.1f}", what="expert"
+    )
+    claims = []
+    for name, ratio_EE in labels.items():
+        best = ratio_EE.nan_to_num(0)
+        if not best.max() > 0:
+            claims.append(f"{name}: no pair has enough tokens")
+            continue
+        row, column = divmod(int(best.argmax()), len(best))
+        pair = f"{min(row, column)} and {max(row, column)}"
+        claims.append(f"{name}: {pair} meet {best.max():.1f} times as often as by load")
+    headline(fig, capital("; ".join(claims)))
+    return fig
+
+
+def ablation_tables(deltas: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
+    """Rise of each row's loss without an expert, {name: delta_GE} in nats; shown in thousandths of a nat."""
+    thousandths = {name: 1000 * delta_GE for name, delta_GE in deltas.items()}
+    most = max(1.0, max(float(table.abs().max()) for table in thousandths.values()))
+    fig = _tables(thousandths, rows, cmap="PuOr_r", vmin=-most, vmax=most)
+    name = max(deltas, key=lambda name: float(deltas[name].max()))
+    row, expert = divmod(int(deltas[name].argmax()), deltas[name].shape[1])
+    headline(
+        fig,
+        f"{capital(name)}: without expert {expert}, {rows[row]} lose {deltas[name].max():.3f} nats a token",
+    )
+    return fig
+
+
+def _tables(
+    tables: Mapping[str, Tensor],
+    rows: Sequence[str],
+    cmap: str,
+    vmin: float,
+    vmax: float,
+    labels: Mapping[str, Tensor] | None = None,
+    form: str = "{:.0f}",
+    what: str | None = None,
+) -> Figure:
+    """Heat maps side by side, two in a row, with their numbers where there is room."""
+    columns = min(2, len(tables))
+    height = 0.75 + 0.27 * len(rows)
+    lines = math.ceil(len(tables) / columns)
+    fig, axes = plt.subplots(
+        lines, columns, figsize=(4 * columns, 0.4 + height * lines), sharey=True, squeeze=False
+    )
+    for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
+        _table(ax, table, (labels or tables)[name], cmap, vmin, vmax, form)
+        ax.set_title(capital(name), fontsize=10)
+        ax.set_yticks(range(len(rows)), rows)
+    for ax in list(axes.flat)[len(tables) :]:
+        ax.set_visible(False)
+    for ax in list(axes.flat)[max(0, len(tables) - columns) : len(tables)]:
+        ax.set_xlabel("expert")
+    if what:
+        for ax in axes[:, 0]:
+            ax.set_ylabel(what)
+    return fig
+
+
+def _table(ax: Axes, table: Tensor, labels: Tensor, cmap: str, vmin: float, vmax: float, form: str) -> None:
+    image = ax.imshow(table.numpy(), cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
+    experts = table.shape[1]
+    if experts <= 12:
+        for row, values in enumerate(labels.tolist()):
+            for e, value in enumerate(values):
+                if math.isnan(value):
+                    continue
+                ink = ink_on(image.cmap(image.norm(float(table[row, e])))[:3])  # type: ignore[arg-type]
+                text = form.format(value)
+                ax.text(
+                    e, row, "0" if text == "-0" else text, ha="center", va="center", color=ink, fontsize=8
+                )
+    ax.set_xticks(range(experts), [str(e) for e in range(experts)])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def _gaps(share_GE: Tensor) -> Tensor:
+    return share_GE.max(dim=0).values - share_GE.min(dim=0).values
+
+
+def headline(fig: Figure, text: str) -> None:
+    fig.suptitle(text, x=0.01, ha="left", fontsize=11, weight="bold", wrap=True)
+
+
+def capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"

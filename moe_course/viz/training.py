@@ -1,0 +1,150 @@
+"""Figures of notebook 07: a run while it goes on, and the arms of the experiment side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from moe_course.viz.style import FAINT, INK, expert_color
+
+ARM_COLORS = {"moe": "#D55E00", "dense-active": "#0072B2", "dense-total": "#009E73"}
+_OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", INK)
+
+Result = Mapping[str, Any]
+
+
+def progress(records: Sequence[Mapping[str, Any]], name: str, steps: int) -> Figure:
+    """A run so far, from its log: the loss, and below it each MoE layer's load by step (a band is an expert)."""
+    loads_NLE = [record["load_LE"] for record in records if record.get("load_LE")]
+    layers = len(loads_NLE[0]) if loads_NLE else 0
+    fig, axes = plt.subplots(1, 1 + layers, figsize=(8, 2.4), width_ratios=[2, *[1] * layers], squeeze=False)
+    ax = axes[0, 0]
+    ax.plot([r["step"] for r in records], [r["ce"] for r in records], color=FAINT, lw=1, label="batch")
+    held_out = [(r["step"], r["held_out_ce"]) for r in records if "held_out_ce" in r]
+    if held_out:
+        ax.plot(*zip(*held_out, strict=True), "o-", color=INK, ms=3, label="held out")
+        ax.legend(fontsize=8)
+    done = records[-1]["step"] + 1 if records else 0
+    ax.set(
+        xlim=(0, steps),
+        xlabel="step",
+        ylabel="CE, nats per token",
+        title=f"{name}: {_remaining(records, steps)}",
+    )
+    at = [record["step"] for record in records if record.get("load_LE")]
+    for layer in range(layers):
+        ax = axes[0, 1 + layer]
+        bands = np.array([load_LE[layer] for load_LE in loads_NLE]).T
+        ax.stackplot(at, bands, colors=[expert_color(e) for e in range(len(bands))])
+        for line in np.arange(1, len(bands)) / len(bands):
+            ax.axhline(line, color="white", lw=0.5, ls=":")
+        ax.set(xlim=(0, max(done, 1)), ylim=(0, 1), yticks=[], xticks=[])
+        ax.set_title(f"load, layer {layer}", fontsize=9)
+    return fig
+
+
+def training_curves(results: Sequence[Result]) -> Figure:
+    """Held-out CE of runs against steps, training FLOPs and seconds of processor time; runs of a name share a colour.
+
+    Lines that stop earlier did not run longer. Seconds compare only runs of one machine.
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(8, 3.1), sharey=True)
+    names = list(dict.fromkeys(result["recipe"]["name"] for result in results))
+    colors = _colors(names)
+    for result in results:
+        name = result["recipe"]["name"]
+        for ax, xs in zip(axes, _axes_of(result), strict=True):
+            ys = [point["held_out_ce"] for point in result["curve"]]
+            ax.plot(xs, ys, color=colors[name], lw=1, alpha=0.85)
+    last = [point for result in results for point in result["curve"][2:]]
+    top = float(np.quantile([point["held_out_ce"] for point in last], 0.9)) if last else None
+    for ax, label in zip(axes, ("steps", "training TFLOPs", "seconds of processor time"), strict=True):
+        ax.set(xlabel=label, ylim=(None, top))
+    axes[0].set_ylabel("held-out CE, nats per token")
+    handles = [plt.Line2D([], [], color=colors[name], label=name) for name in names]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    fig.suptitle(_ranking(results), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return fig
+
+
+def seed_dots(by_name: Mapping[str, Sequence[float]], label: str, reference: str | None = None) -> Figure:
+    """A number of each run, a dot a seed, by name from the largest to the smallest.
+
+    The band is the range of the runs named `reference`: within it, a difference is no more than one of seeds.
+    """
+    order = sorted(by_name, key=lambda name: -float(np.median(by_name[name])))
+    fig, ax = plt.subplots(figsize=(7, 0.9 + 0.3 * len(order)))
+    if reference is not None:
+        low, high = min(by_name[reference]), max(by_name[reference])
+        ax.axvspan(low, high, color=FAINT, alpha=0.3, lw=0)
+        outside = sum(not low <= np.median(values) <= high for values in by_name.values())
+        ax.set_title(f"{outside} of {len(order) - 1} lie outside the seeds of {reference}")
+    for y, name in enumerate(order):
+        color = ARM_COLORS["moe"] if name == reference else ARM_COLORS["dense-active"]
+        ax.plot(by_name[name], [y] * len(by_name[name]), "o", color=color, ms=6)
+    ax.set_yticks(range(len(order)), order)
+    ax.set_xlabel(label)
+    return fig
+
+
+def domain_gaps(by_arm: Mapping[str, Sequence[Result]], reference: str = "dense-active") -> Figure:
+    """Bits per byte that each arm saves over `reference` on the test split, by domain; bar: mean, dots: seeds."""
+    others = [arm for arm in by_arm if arm != reference]
+    domains = list(by_arm[reference][0]["by_domain"])
+    fig, ax = plt.subplots(figsize=(7, 3))
+    width, best = 0.8 / len(others), {}
+    for place, arm in enumerate(others):
+        pairs = list(zip(by_arm[reference], by_arm[arm], strict=True))
+        gains_SG = np.array(
+            [
+                [base["by_domain"][d]["bpb"] - run["by_domain"][d]["bpb"] for d in domains]
+                for base, run in pairs
+            ]
+        )
+        xs = np.arange(len(domains)) + (place - (len(others) - 1) / 2) * width
+        ax.bar(xs, gains_SG.mean(axis=0), width * 0.9, color=ARM_COLORS[arm], label=arm, alpha=0.75)
+        for gains in gains_SG:
+            ax.plot(xs, gains, "o", color=INK, ms=3)
+        best[arm] = domains[int(gains_SG.mean(axis=0).argmax())]
+    ax.axhline(0, color=INK, lw=0.8)
+    ax.set_xticks(range(len(domains)), domains)
+    ax.set_ylabel(f"bits per byte below {reference}")
+    ax.set_title(f"{others[0]} gains most on {best[others[0]]}")
+    ax.legend(fontsize=9)
+    return fig
+
+
+def _axes_of(result: Result) -> tuple[list[float], list[float], list[float]]:
+    """Steps, TFLOPs and seconds of the points of a curve."""
+    recipe = result["recipe"]
+    per_step = recipe["batch_size"] * recipe["model"]["context"] * result["flops_per_token"] / 1e12
+    steps = [point["step"] + 1 for point in result["curve"]]
+    return steps, [step * per_step for step in steps], [point["cpu_seconds"] for point in result["curve"]]
+
+
+def _colors(names: Sequence[str]) -> dict[str, str]:
+    others = [name for name in names if name not in ARM_COLORS]
+    return ARM_COLORS | {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}
+
+
+def _ranking(results: Sequence[Result]) -> str:
+    """The names from the lowest test loss to the highest, by the mean over seeds."""
+    losses: dict[str, list[float]] = {}
+    for result in results:
+        losses.setdefault(result["recipe"]["name"], []).append(result["ce"])
+    order = sorted(losses, key=lambda name: float(np.mean(losses[name])))
+    return "Test CE: " + ", ".join(f"{name} {np.mean(losses[name]):.3f}" for name in order)
+
+
+def _remaining(records: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """How far a run is, and how long it will take at its pace."""
+    if not records:
+        return "starting"
+    done, seconds = records[-1]["step"] + 1, records[-1]["seconds"]
+    if done >= steps:
+        return f"done in {seconds:.0f} s"
+    return f"step {done} of {steps}, {seconds / done * (steps - done):.0f} s to go"
