@@ -88,7 +88,7 @@ def _varied() -> dict[str, Recipe]:
         "capacity factor 1": moe(capacity_factor=1.0),
         "no balancing": replace(base, plan=replace(base.plan, lb_weight=0.0)),
         "bias instead of loss": replace(moe(bias_rate=1e-3), plan=replace(base.plan, lb_weight=0.0)),
-        "frozen router": replace(base, frozen=("router",)),
+        "frozen routing": replace(base, frozen=("router",)),
     }
 
 

@@ -61,9 +61,9 @@ class TestMoeObjective:
     @staticmethod
     def want(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
         total = ce.double()
-        for losses, weight in ((lb_losses_L, lb_weight), (z_losses_L, z_weight)):
-            for loss in losses:
-                total = total + weight * loss.double() / len(losses)
+        for losses_L, factor in [(lb_losses_L, lb_weight), (z_losses_L, z_weight)]:
+            for loss in losses_L:
+                total = total + factor * loss.double() / len(losses_L)
         return total.to(ce.dtype)
 
     @staticmethod

@@ -6,8 +6,8 @@ from moe_course.grading.catalogue import caught_by
 
 
 def _cosine(step, peak, warmup, total, floor):
-    done = min((step - warmup) / (total - 1 - warmup), 1.0)
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
+    angle = math.pi * min(step - warmup, total - 1 - warmup) / (total - 1 - warmup)
+    return floor + (1 + math.cos(angle)) / 2 * (peak - floor)
 
 
 @caught_by("warmup")
