@@ -258,7 +258,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    A ValueError is the user's, and an OSError the machine's, a full disk say: one line, no traceback.
+    A ValueError is the user's, an OSError the machine's, a full disk say, and a FloatingPointError that of a training
+    gone wrong: one line, no traceback.
     """
     parser = build_parser()
     args, extra = parser.parse_known_args(argv)
@@ -272,9 +273,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `moe-course params X | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"moe-course: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"moe-course: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -68,15 +68,12 @@ def train(
     """
     chosen = _recipe(arm, steps)
     folder = _runs() / f"{arm}-{chosen.plan.steps}"
-    if again:
-        _forget(folder)
     text = text_of(chosen)
-    if (folder / experiment.RESULT).exists():
-        result = experiment.read_result(folder)
-        if experiment.read_recipe(folder) == chosen and result["corpus"] == text.corpus.fingerprint:
-            print(f"{arm}: trained already, loaded from {folder}. To train anew: again=True.")
-            return _study(folder, text, result)
+    if again or not _is_of(folder, chosen, text):
         _forget(folder)
+    if (folder / experiment.RESULT).exists():
+        print(f"{arm}: trained already, loaded from {folder}. To train anew: again=True.")
+        return _study(folder, text, experiment.read_result(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     live = Live(arm, folder, chosen.plan.steps)
     result = experiment.run(
@@ -179,6 +176,17 @@ def _snapshot(path: Path) -> Transformer:
     model = Transformer(LMConfig.from_dict(state["config"]))
     model.load_state_dict(state["model"])
     return model.eval()
+
+
+def _is_of(folder: Path, chosen: recipe.Recipe, text: experiment.Text) -> bool:
+    """Whether the run in a folder, finished or not, is one of this recipe on this text."""
+    try:
+        same_text = experiment.read_tokenizer(folder).to_json() == text.tokenizer.to_json()
+        if (folder / experiment.RESULT).exists():
+            same_text &= experiment.read_result(folder)["corpus"] == text.corpus.fingerprint
+        return same_text and experiment.read_recipe(folder) == chosen
+    except (OSError, ValueError, TypeError, KeyError):  # nothing there, damaged, or of an older course
+        return False
 
 
 def _forget(folder: Path) -> None:

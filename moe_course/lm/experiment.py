@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from moe_course.config import MoEConfig
-from moe_course.lm import costs, log, parallel
+from moe_course.lm import checkpoint, costs, log, parallel
 from moe_course.lm.batching import Tokens, batches, windows
 from moe_course.lm.batching import tokens as encode
 from moe_course.lm.corpus import Corpus, load
 from moe_course.lm.measure import loss_by_domain, recall
 from moe_course.lm.recipe import Recipe
-from moe_course.lm.run import LOG
+from moe_course.lm.run import CHECKPOINT, LOG
 from moe_course.lm.tokenizer import Tokenizer, tokenizer_from_json, train_tokenizer
 from moe_course.lm.trainer import Watch, train
 from moe_course.lm.transformer import Transformer
@@ -47,10 +47,12 @@ class Text:
         return cls(corpus, train_tokenizer(corpus, vocab_size, level))
 
     def line(self, split: str) -> Tokens:
-        """A split, encoded. A corpus without a test split is tested on its validation split."""
-        if split == "test" and not self.corpus.test:
-            split = "validation"
+        """A split, encoded."""
         return encode(self.corpus, self.tokenizer, split)
+
+    def last_split(self, context: int) -> str:
+        """The split to measure on: "test", or "validation" where that has no window of the context."""
+        return "test" if self.corpus.test and len(self.line("test")) > context else "validation"
 
     def batch(self, recipe: Recipe) -> Callable[[int], Tensor]:
         """step → tokens_BS1, as `train` wants it; going on with the next step costs nothing extra."""
@@ -92,7 +94,8 @@ def run(
     """Train what the recipe says in `folder`, measure it on the test split, and return what `result.json` holds.
 
     moe_layer: as in `Transformer`. watch: as in `train`. text: the recipe's, where it is at hand already.
-    Raises ValueError where the recipe's vocabulary is not the tokenizer's; FileExistsError as `train` does.
+    Raises ValueError where the recipe's vocabulary is not the tokenizer's, and where the folder's run had another
+    recipe or text; FileExistsError as `train` does.
     """
     text = text or Text.of(recipe.data, recipe.level, recipe.model.vocab_size)
     if text.tokenizer.vocab_size != recipe.model.vocab_size:
@@ -103,7 +106,10 @@ def run(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.endswith(recipe.frozen))
     first = parallel.rank_and_size()[0] == 0
-    if first and (resume or not (folder / RECIPE).exists()):
+    if checkpoint.exists(folder / CHECKPOINT):
+        if resume:
+            _need_same(folder, recipe, text)
+    elif first:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECIPE, recipe.to_dict())
         (folder / TOKENIZER).write_text(text.tokenizer.to_json(), encoding="utf-8")
@@ -116,8 +122,19 @@ def run(
     return result
 
 
-def measure(model: Transformer, recipe: Recipe, text: Text, split: str = "test") -> dict[str, Any]:
-    """Losses by domain and in all on a split, the share of facts recalled, sizes, costs, and the machine."""
+def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
+    """A run goes on as it began. What `train` compares itself, the model and the plan, is left to it."""
+    before, now = read_recipe(folder).to_dict(), recipe.to_dict()
+    for name in ("name", "data", "level", "batch_size", "frozen"):
+        if before[name] != now[name]:
+            raise ValueError(f"the run in {folder} has {name} = {before[name]!r}, this one {now[name]!r}")
+    if read_tokenizer(folder).to_json() != text.tokenizer.to_json():
+        raise ValueError(f"the run in {folder} was begun on another text: {recipe.data!r} has changed since")
+
+
+def measure(model: Transformer, recipe: Recipe, text: Text) -> dict[str, Any]:
+    """Losses by domain and in all on held-out text, the share of facts recalled, sizes, costs, and the machine."""
+    split = text.last_split(recipe.model.context)
     by_domain = loss_by_domain(model, text.line(split), text.tokenizer, recipe.batch_size)
     in_all, *others = by_domain.values()
     for loss in others:

@@ -23,10 +23,13 @@ def start(device: str | None = None) -> torch.device:
     that this machine lacks.
     """
     local = int(os.environ.get("LOCAL_RANK", 0))
-    chosen = torch.device(device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+    try:
+        chosen = torch.device(device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"no device {device!r}; give cpu, cuda or cuda:N") from None
     if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device {device!r}: PyTorch finds no GPU here")
+        if (chosen.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device {device!r}: PyTorch finds {torch.cuda.device_count()} GPUs here")
         torch.cuda.set_device(chosen)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")

@@ -27,10 +27,8 @@ RECORDED = Path(__file__).resolve().parent / "recorded"
 SEEDS = (0, 1, 2)
 RATES = (3e-3, 6e-3, 1.2e-2)
 TUNING_STEPS = 400
-VARY_RATE = 6e-3
-"""The best rate of a short mixture."""
-WHOLE_RATES = (3e-3, 6e-3)
-"""The best rate of a short run may be too high for a whole one, so each arm also tries two for all steps."""
+SHORT_RATE = 6e-3
+"""The best of RATES for every arm in short runs. It may be too high for whole ones: those are tried with it, too."""
 CLOCK_STEPS = 830
 """Steps of the mixture that take no more processor time than dense-active's."""
 
@@ -53,9 +51,9 @@ def _tuning(arm: str, rate: float) -> Recipe:
 
 
 def _whole(arm: str, seed: int) -> Recipe:
-    """The higher of WHOLE_RATES; the main runs have the lower one."""
-    base, rate = recipe("cpu", arm, seed), max(WHOLE_RATES)
-    return replace(base, plan=replace(base.plan, peak=rate, floor=rate / 10))
+    """A whole run at SHORT_RATE; the main runs have half of it."""
+    base = recipe("cpu", arm, seed)
+    return replace(base, plan=replace(base.plan, peak=SHORT_RATE, floor=SHORT_RATE / 10))
 
 
 def _clock(seed: int) -> Recipe:
@@ -68,7 +66,7 @@ def _varied() -> dict[str, Recipe]:
 
     d_ff stays unless its change is what is tried, so more choices mean more compute.
     """
-    base = replace(_tuning("moe", VARY_RATE), name="moe")
+    base = replace(_tuning("moe", SHORT_RATE), name="moe")
     base = replace(base, plan=replace(base.plan, seed=0))
     assert isinstance(base.model.ffn, MoEConfig)
     ffn, width = base.model.ffn, base.model.ffn.d_ff

@@ -352,7 +352,7 @@ class TestStudy:
             elif name.startswith("vary"):
                 assert run.name == name.removeprefix("vary-")
                 assert replace(run, name="moe") != runs["vary-moe 0"]
-                assert (run.plan.seed, run.plan.peak) == (0, study.VARY_RATE)
+                assert (run.plan.seed, run.plan.peak) == (0, study.SHORT_RATE)
 
     def test_records_are_of_the_runs_as_they_are_now(self):
         runs = study.runs()
