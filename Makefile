@@ -1,4 +1,4 @@
-# Everything a learner or contributor starts. The logic lives in `moe-course` (moe_course/launch.py); on Windows call that.
+# Everything a learner or contributor starts. The logic lives in `moe-course` (moe_course/command/launch.py); on Windows call that.
 #   make lab ARGS="--port 9000"      ARGS go to JupyterLab        make test ARGS="-k router"    ARGS go to pytest
 
 VENV  ?= .venv

@@ -32,9 +32,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from stock_nbgrader import Course, cell_of, jupyter_env, notebook_file  # noqa: E402
 
-from moe_course.grading import cohort, subject  # noqa: E402
-from moe_course.grading.catalogue import entries  # noqa: E402
-from moe_course.grading.registry import NOTEBOOKS, exercises_of  # noqa: E402
+from moe_course.grading.cohort import grade_cohort  # noqa: E402
+from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of  # noqa: E402
+from moe_course.grading.judge import subject  # noqa: E402
+from moe_course.grading.judge.catalogue import entries  # noqa: E402
 
 STOCK = """
 c = get_config()
@@ -96,7 +97,7 @@ def timed(work: Callable[[], Any]) -> float:
 def graded_by_us(made: Course, out: Path, jobs: int) -> None:
     """The command as an instructor types it, in a process of its own. It exits with 1 where a file is ungradable."""
     command = ["grade", made.root / "submitted", "--out", out, "--jobs", jobs, "--seed", 0]
-    program = [sys.executable, "-m", "moe_course.cli", *map(str, command)]
+    program = [sys.executable, "-m", "moe_course.command.cli", *map(str, command)]
     subprocess.run(program, cwd=ROOT, env=made.env, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -124,10 +125,10 @@ def where_it_goes(submitted: Path, out: Path) -> tuple[dict[str, float], int]:
     watched(subject, "sandboxed", lambda *args: SANDBOX if calls[ZYGOTE] else ZYGOTE)
     watched(subject, "ask", asked)
     watched(subject.WorkerSubject, "close", lambda *args: END)
-    watched(cohort, "tasks", lambda *args: READ)
-    watched(cohort.Ledger, "keep", lambda *args: WRITE)
-    watched(cohort, "write_results", lambda *args: WRITE)
-    whole = timed(lambda: cohort.grade(submitted, out, jobs=1, seed=0))
+    watched(grade_cohort, "tasks", lambda *args: READ)
+    watched(grade_cohort.Ledger, "keep", lambda *args: WRITE)
+    watched(grade_cohort, "write_results", lambda *args: WRITE)
+    whole = timed(lambda: grade_cohort.grade(submitted, out, jobs=1, seed=0))
     spent[JUDGE] = whole - sum(spent.values())
     return {step: spent[step] for step in STEPS}, calls[PROBES]
 

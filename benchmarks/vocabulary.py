@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-from moe_course.lm.experiment import Text
-from moe_course.lm.measure import loss_by_domain
-from moe_course.lm.recipe import Recipe, recipe
-from moe_course.lm.step import make_optimizer
-from moe_course.lm.trainer import train, update
-from moe_course.lm.transformer import Transformer
+from moe_course.lm.experiment.measure import loss_by_domain
+from moe_course.lm.experiment.recipe import Recipe, recipe
+from moe_course.lm.experiment.trial import Text
+from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training.step import make_optimizer
+from moe_course.lm.training.trainer import train, update
 
 ROUNDS, STEPS = 7, 4
 

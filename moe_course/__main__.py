@@ -1,5 +1,5 @@
 """`python -m moe_course`: the `moe-course` command."""
 
-from moe_course.cli import main
+from moe_course.command.cli import main
 
 raise SystemExit(main())

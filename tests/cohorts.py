@@ -1,6 +1,6 @@
 """Records of cohorts that were never graded, for tests of what is made of records."""
 
-from moe_course.grading.registry import EXERCISES
+from moe_course.grading.exercises.registry import EXERCISES
 
 ASSIGNMENT = "01_dense_ffn"
 FIRST, SECOND = "ffn_params", "ffn_flops"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-from moe_course.grading.registry import exercises_of
+from moe_course.grading.exercises.registry import exercises_of
 
 ASSIGNMENT = "01_dense_ffn"
 NAMES = [exercise.name for exercise in exercises_of(ASSIGNMENT)]

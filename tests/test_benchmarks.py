@@ -7,8 +7,8 @@ import pytest
 from stock_nbgrader import cell_of, notebook_file
 from synthetic import ROOT
 
-from moe_course.grading.registry import NOTEBOOKS, exercises_of
-from moe_course.grading.repair import repair
+from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
+from moe_course.grading.submission.repair import repair
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from moe_course.cli import main
+from moe_course.command.cli import main
 
 RIGHT = "def ffn_params(d_model, d_ff):\n    return 3 * d_model * d_ff\n"
 WRONG = "def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_course import doctor, machine
+from moe_course.command import doctor, machine
 
 GIB = 2**30
 

@@ -1,14 +1,17 @@
-"""Imports run one way, and packages load lazily.
+"""Imports run one way, in no circle, and packages load lazily.
 
     shapes → config → moe → lm, systems, analysis → viz → lesson
 
 `grading` stands apart, so that the modules which answer an exercise can be masked while it is graded, and the
-graders in tests/graders are independent of the library they judge. The command sees all.
+graders in tests/graders are independent of the library they judge. The command sees all. Inside grading and lm:
+
+    exercises → submission, worker → judge → cohort           corpus, model → training → experiment
 """
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,17 +32,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "authoring": {"shapes", "config", "grading"},
     "graders": {"shapes", "config", "grading"},  # tests/graders
 }
+ROOMS: dict[str, dict[str, set[str]]] = {  # a file beside the rooms (plugins.py) may import them all
+    "grading": {
+        "exercises": set(),
+        "submission": {"exercises"},
+        "worker": {"exercises"},
+        "judge": {"exercises", "submission", "worker"},
+        "cohort": {"exercises", "submission", "worker", "judge"},
+    },
+    "lm": {
+        "corpus": set(),
+        "model": set(),
+        "training": {"model"},
+        "experiment": {"corpus", "model", "training"},
+    },
+}
 for allowed in MAY_IMPORT.values():
     allowed.add("lazy")
 MAY_IMPORT["lazy"] = set()
-COMMAND = {
-    "cli",
-    "training_cli",
-    "doctor",
-    "launch",
-    "machine",
-    "__main__",
-}  # may import everything, imported by no other part
+COMMAND = {"command", "__main__"}  # may import everything, imported by no other part
 HEAVY = {"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "nbformat", "nbgrader", "pytest"}
 
 
@@ -101,13 +112,75 @@ def test_imports_run_one_way(path):
 
 
 @pytest.mark.parametrize(
+    "path",
+    [path for path in course_files() if path.parent.parent.name in ROOMS and path.is_relative_to(PACKAGE)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_imports_between_rooms_run_one_way(path):
+    part, room = path.parent.parent.name, path.parent.name
+    _, module, is_package = dotted(path)
+    assert room in ROOMS[part], f"{part}/{room} has no place in the order of rooms yet: give it one here"
+    assert not strangers(part, room, imported_modules(path.read_text(encoding="utf-8"), module, is_package))
+
+
+def strangers(part: str, room: str, modules: set[str]) -> set[str]:
+    """The modules of its part that a room may not import: of other rooms, and those beside the rooms."""
+    inside = {tuple(module.split(".")[2:]) for module in modules if module.startswith(f"moe_course.{part}.")}
+    return {".".join(names) for names in inside if names[0] not in ROOMS[part][room] | {room}}
+
+
+def test_a_room_that_imports_upwards_is_found():
+    source = "from moe_course.grading.judge import live\nfrom moe_course.grading.exercises import locate"
+    assert strangers("grading", "worker", imported_modules(source, "moe_course.grading.worker.serve")) == {
+        "judge",
+        "judge.live",
+    }
+    assert strangers("grading", "judge", {"moe_course.grading.plugins"}) == {"plugins"}
+
+
+def files_imported(files: dict[str, Path]) -> dict[str, set[str]]:
+    """module → the files among `files` that it imports, under TYPE_CHECKING and inside functions included."""
+    graph = {}
+    for module, path in files.items():
+        found = imported_modules(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+        graph[module] = {name for name in found if name in files and files[name].name != "__init__.py"}
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_circle_among_the_files_of_the_package():
+    files = {module: path for path in course_files() for _, module, _ in [dotted(path)]}
+    assert circle(files_imported(files)) == []
+
+
+def test_a_circle_is_found(tmp_path):
+    sources = {
+        "a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p import b",
+        "b": "def late():\n    import p.c",
+        "c": "from p.a import x",
+    }
+    files = {}
+    for name, source in sources.items():
+        files[f"p.{name}"] = tmp_path / f"{name}.py"
+        files[f"p.{name}"].write_text(source)
+    assert set(circle(files_imported(files))) == {"p.a", "p.b", "p.c"}
+
+
+@pytest.mark.parametrize(
     ("source", "forbidden"),
     [
         ("import moe_course.systems.accounting", {"systems"}),
         ("from moe_course.systems import accounting", {"systems"}),
         ("from moe_course import viz, shapes", {"viz"}),
         ("from ..lesson.card import Card", {"lesson"}),
-        ("from .. import cli", {"cli"}),
+        ("from .. import command", {"command"}),
         ("def f():\n    from moe_course.grading import check", {"grading"}),
         ("if True:\n    import importlib\n    importlib.import_module('moe_course.lm.train')", {"lm"}),
         ("from .experts import moe_loop\nfrom moe_course.shapes import check_axes\nimport torch.nn", set()),

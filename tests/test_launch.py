@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from moe_course import launch
-from moe_course.grading import locate
+from moe_course.command import launch
+from moe_course.grading.exercises import locate
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_lab_until_ready_leaves_a_work_copy_and_no_server(course, capfd):
 def test_lab_serves_the_first_notebook_and_stops_when_told(course):
     program = (
         "import sys; from pathlib import Path\n"
-        "from moe_course import launch; from moe_course.grading import locate\n"
+        "from moe_course.command import launch; from moe_course.grading.exercises import locate\n"
         "root = Path(sys.argv[1]); locate.notebooks_dir = lambda: root / 'released'\n"
         "sys.exit(launch.lab(root))"
     )

@@ -14,8 +14,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from moe_course.grading import own
-from moe_course.grading.sources import cell_source
+from moe_course.grading.exercises import custom_course
+from moe_course.grading.submission.attempts import cell_source
 
 FILES = ("LICENSE", "Makefile", "environment.yml", "pyproject.toml", "requirements.lock")
 FOLDERS = (
@@ -49,7 +49,7 @@ def write(checkout: Path, target: Path) -> str:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is not empty: a bundle is written into a new folder")
-    mine = own.folder()
+    mine = custom_course.folder()
     copied = [checkout / folder for folder in FOLDERS]
     copied += [mine / folder for folder in ("notebooks", "graders")] if mine else []
     if inside := [str(folder) for folder in copied if target.resolve().is_relative_to(folder.resolve())]:
@@ -78,7 +78,7 @@ def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
     if mine:
         shutil.copytree(mine / "notebooks", target / "notebooks", ignore=LEFT_OUT, dirs_exist_ok=True)
         shutil.copytree(mine / "graders", target / "own" / "graders", ignore=LEFT_OUT)
-        shutil.copy(mine / own.FILE, target / "own" / own.FILE)
+        shutil.copy(mine / custom_course.FILE, target / "own" / custom_course.FILE)
     for path in (target / "tests" / "graders" / "recorded").glob("*.json"):
         path.with_suffix(".json.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         path.unlink()  # a list of mistakes that nobody reads by chance
@@ -87,7 +87,7 @@ def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
 def leaks(checkout: Path, bundle: Path) -> Iterator[str]:
     """Every place where the bundle tells an answer: a line of a solution, a definition of what stays out."""
     texts = {path: _lines(path) for path in sorted(bundle.rglob("*")) if path.is_file()}
-    mine = own.folder()
+    mine = custom_course.folder()
     answers = _answers([checkout, *([mine] if mine else [])])
     secrets = list(_secrets(checkout))
     for path, lines in texts.items():

@@ -8,8 +8,8 @@ from typing import Any
 
 import nbformat
 
-from moe_course.grading import own
-from moe_course.grading.ledger import write
+from moe_course.grading.cohort.ledger import write
+from moe_course.grading.exercises import custom_course
 
 CONFIG = "nbgrader_config.py"
 TEMPLATE = """\
@@ -38,11 +38,11 @@ def update(checkout: Path, target: Path) -> list[str]:
     course.toml names what does not exist, and where `target` is a folder of something else.
     """
     said = _skeleton(checkout, target)
-    settings = own.read(target / own.FILE)
+    settings = custom_course.read(target / custom_course.FILE)
     for notebook in settings["notebooks"]:
         source = checkout / "solutions" / str(notebook) / f"{notebook}.ipynb"
         if not source.is_file():
-            raise ValueError(f"{target / own.FILE}: the course has no notebook {notebook!r}")
+            raise ValueError(f"{target / custom_course.FILE}: the course has no notebook {notebook!r}")
         text = _with_points(source, settings["points"])
         said += _put(text, target / "solutions" / notebook / source.name, target / "backups")
     return said
@@ -50,22 +50,24 @@ def update(checkout: Path, target: Path) -> list[str]:
 
 def _skeleton(checkout: Path, target: Path) -> list[str]:
     """What a new course folder starts with."""
-    if (target / own.FILE).is_file():
+    if (target / custom_course.FILE).is_file():
         return []
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(
-            f"{target} is not empty and has no {own.FILE}: give a new folder, or that of your course"
+            f"{target} is not empty and has no {custom_course.FILE}: give a new folder, or that of your course"
         )
-    for name in ("solutions", *own.PACKAGES.values()):
+    for name in ("solutions", *custom_course.PACKAGES.values()):
         (target / name).mkdir(parents=True, exist_ok=True)
     notebooks = sorted(path.parent.name for path in (checkout / "solutions").glob("*/*.ipynb"))
     listed = "".join(f'\n    "{name}",' for name in notebooks) + "\n"
     config = (checkout / CONFIG).read_text(encoding="utf-8")
-    use = f'\nimport os\n\nos.environ["{own.VARIABLE}"] = os.path.dirname(os.path.abspath(__file__))\n\n'
+    use = f'\nimport os\n\nos.environ["{custom_course.VARIABLE}"] = os.path.dirname(os.path.abspath(__file__))\n\n'
     head, separator, rest = config.partition("from pathlib import Path\n")
     write(target / CONFIG, head.rstrip() + "\n" + use + separator + rest)
-    write(target / own.FILE, TEMPLATE.format(here=target, notebooks=listed))  # last: now it is a course
-    return [f"{target}: a new course; {own.FILE} says what it takes"]
+    write(
+        target / custom_course.FILE, TEMPLATE.format(here=target, notebooks=listed)
+    )  # last: now it is a course
+    return [f"{target}: a new course; {custom_course.FILE} says what it takes"]
 
 
 def _with_points(source: Path, points: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nbformat import NotebookNode
 
-from moe_course.grading.registry import Exercise
+from moe_course.grading.exercises.registry import Exercise
 
 Found = Iterator[tuple[str, str]]
 TELLING = 25  # characters from which on a line of an answer gives it away

@@ -21,10 +21,10 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from moe_course.authoring.mutants import mutants_of, namespace_of, passes, reference
-from moe_course.grading.catalogue import entries
-from moe_course.grading.locate import notebooks_dir
-from moe_course.grading.registry import EXERCISES, Exercise, find
-from moe_course.grading.rubric import points
+from moe_course.grading.exercises.locate import notebooks_dir
+from moe_course.grading.exercises.registry import EXERCISES, Exercise, find
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.judge.catalogue import entries
 
 SEEDS = 5
 REPORT = Path("docs/graders.md")

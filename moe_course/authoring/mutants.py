@@ -18,11 +18,11 @@ import libcst
 import torch
 from mutmut.mutation.mutators import mutation_operators
 
-from moe_course.grading.judge import grade
-from moe_course.grading.locate import notebooks_dir
-from moe_course.grading.registry import EXERCISES
-from moe_course.grading.sources import Submission, read
-from moe_course.grading.subject import LiveSubject
+from moe_course.grading.exercises.locate import notebooks_dir
+from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.judge.verdict import grade
+from moe_course.grading.submission.attempts import Submission, read
 
 SECONDS = 60.0  # for one answer with all seeds; a mutant that takes longer counts as rejected
 MEMORY = 4 << 30  # bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from moe_course.grading.catalogue import record
-from moe_course.grading.registry import NOTEBOOKS
+from moe_course.grading.exercises.registry import NOTEBOOKS
+from moe_course.grading.judge.catalogue import record
 
 
 def update(root: Path, check: bool = False, say: Callable[[str], None] = print) -> bool:

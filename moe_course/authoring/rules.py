@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 
 from moe_course.authoring import exercise_rules
 from moe_course.authoring.exercise_rules import Found, code_cells, markdown_cells
-from moe_course.grading.registry import Exercise, exercises_of
+from moe_course.grading.exercises.registry import Exercise, exercises_of
 
 SETUP_LINES = 12
 CELL_LINES = 35
@@ -57,7 +57,7 @@ def course_problems(root: Path, points: Callable[[str], float] | None = None) ->
     `points` gives the full marks of an exercise, by default those of its grader.
     """
     if points is None:
-        from moe_course.grading import rubric
+        from moe_course.grading.exercises import rubric
 
         points = rubric.points
     problems: list[Problem] = []

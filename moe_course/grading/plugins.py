@@ -17,14 +17,14 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Integer
 
-from moe_course.grading import own
-from moe_course.grading.batch import grade_submission
-from moe_course.grading.judge import Verdict
-from moe_course.grading.registry import exercises_of
-from moe_course.grading.repair import Ungradable, repair
-from moe_course.grading.report import as_html, as_text
-from moe_course.grading.sandbox import walls
-from moe_course.grading.sources import from_notebook
+from moe_course.grading.exercises import locate
+from moe_course.grading.exercises.registry import exercises_of
+from moe_course.grading.judge.files import grade_submission
+from moe_course.grading.judge.rendering import as_html, as_text
+from moe_course.grading.judge.verdict import Verdict
+from moe_course.grading.submission.attempts import from_notebook
+from moe_course.grading.submission.repair import Ungradable, repair
+from moe_course.grading.worker.sandbox import walls
 
 
 class Repair(NbGraderPreprocessor):
@@ -35,7 +35,7 @@ class Repair(NbGraderPreprocessor):
         name = resources["nbgrader"]["notebook"]
         if not exercises_of(name):
             return nb, resources
-        released = nbformat.read(own.released(name), as_version=4)
+        released = nbformat.read(locate.released(name), as_version=4)
         repaired = repair(nb, released)
         for note in repaired.notes:
             self.log.warning("%s: %s", resources["nbgrader"]["student"], note)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from moe_course.grading import live, own, report
-from moe_course.grading.registry import PART_OF, find
+from moe_course.grading.exercises import custom_course, protocol
+from moe_course.grading.exercises.registry import PART_OF, find
 from moe_course.lesson import parts as kept
 from moe_course.lesson import workspace
 
@@ -22,22 +22,24 @@ def check(*parts: Any) -> float:
 
     Pass the function or class you wrote; an exercise of two parts takes both: check(quantize, dequantize).
     """
-    if live.DISABLED:
+    if protocol.CHECKS_DISABLED:
         return 0.0
+    from moe_course.grading.judge import live, rendering  # a worker never loads the judge
+
     namespace = sys._getframe(1).f_globals
     verdict = live.examine(*parts, namespace=namespace)
-    report.display(verdict)
+    rendering.display(verdict)
     if verdict.status == "refused":
         return verdict.score
     names = find(verdict.exercise).parts
     sources = live.sources(names, parts)
-    workspace.record(report.as_dict(verdict), sources)
+    workspace.record(rendering.as_dict(verdict), sources)
     if verdict.status == "passed":
         passed.update(zip(names, parts, strict=True))
         kept.keep(verdict.exercise, sources, namespace, set(PART_OF))
         if "NBGRADER_VALIDATING" in os.environ:
             # Validate grades nothing, but calls a failure what is less than the points of the cell.
-            return own.worth(verdict.exercise, verdict.max_score)
+            return custom_course.worth(verdict.exercise, verdict.max_score)
     return verdict.score
 
 

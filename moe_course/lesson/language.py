@@ -21,11 +21,13 @@ from IPython.display import HTML, display
 
 from moe_course.config import MoEConfig
 from moe_course.lesson import home
-from moe_course.lm import checkpoint, corpus, experiment, log, recipe, tokenizer
-from moe_course.lm import study as recorded_study
-from moe_course.lm.config import LMConfig
-from moe_course.lm.run import LOG, load_model
-from moe_course.lm.transformer import Transformer
+from moe_course.lm.corpus import build, tokenizer
+from moe_course.lm.experiment import recipe, trial
+from moe_course.lm.experiment import study as recorded_study
+from moe_course.lm.model.lm_config import LMConfig
+from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training import checkpoint, log
+from moe_course.lm.training.run_folder import LOG, load_model
 from moe_course.moe.layer import MoELayer
 from moe_course.viz import style, training
 
@@ -43,7 +45,7 @@ class Study:
 
     model: Transformer
     snapshots: list[tuple[int, Transformer]]
-    text: experiment.Text
+    text: trial.Text
     result: dict[str, Any]
 
     @property
@@ -51,7 +53,7 @@ class Study:
         return self.text.tokenizer
 
     @property
-    def corpus(self) -> corpus.Corpus:
+    def corpus(self) -> build.Corpus:
         return self.text.corpus
 
 
@@ -71,12 +73,12 @@ def train(
     text = text_of(chosen)
     if again or not _is_of(folder, chosen, text):
         _forget(folder)
-    if (folder / experiment.RESULT).exists():
+    if (folder / trial.RESULT).exists():
         print(f"{arm}: trained already, loaded from {folder}. To train anew: again=True.")
-        return _study(folder, text, experiment.read_result(folder))
+        return _study(folder, text, trial.read_result(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     live = Live(arm, folder, chosen.plan.steps)
-    result = experiment.run(
+    result = trial.run(
         chosen, folder, resume=True, device=device, moe_layer=moe_layer, watch=live, progress=False, text=text
     )
     live.draw()
@@ -86,31 +88,31 @@ def train(
 def load_or_train() -> Study:
     """The mixture that notebook 07 trained; where there is none, one trained on the spot for fewer steps."""
     folder = _runs() / f"moe-{_recipe('moe').plan.steps}"
-    if (folder / experiment.RESULT).exists():
+    if (folder / trial.RESULT).exists():
         return train("moe")
     print(f"Notebook 07 has trained no model here, so a small one is trained now: {_quick_steps()} steps.")
     return train("moe", steps=_quick_steps())
 
 
-def text() -> experiment.Text:
+def text() -> trial.Text:
     """Corpus and tokenizer of the experiment."""
     return text_of(_recipe("moe"))
 
 
-def text_of(chosen: recipe.Recipe) -> experiment.Text:
+def text_of(chosen: recipe.Recipe) -> trial.Text:
     """Corpus and tokenizer of a recipe; with MOE_COURSE_SMALL in the environment a small part of the corpus."""
     return _text(chosen.data, chosen.level, chosen.model.vocab_size, _small())
 
 
 @lru_cache(maxsize=2)
-def _text(data: str, level: str, vocab_size: int, small: bool) -> experiment.Text:
+def _text(data: str, level: str, vocab_size: int, small: bool) -> trial.Text:
     if not small:
-        return experiment.Text.of(data, level, vocab_size)
-    part = corpus.load(data, SMALL_LIMITS)
-    return experiment.Text(part, tokenizer.train_tokenizer(part, vocab_size, level))
+        return trial.Text.of(data, level, vocab_size)
+    part = build.load(data, SMALL_LIMITS)
+    return trial.Text(part, tokenizer.train_tokenizer(part, vocab_size, level))
 
 
-def recorded(text: experiment.Text) -> dict[str, list[recorded_study.Result]]:
+def recorded(text: trial.Text) -> dict[str, list[recorded_study.Result]]:
     """The recorded runs of the experiment by arm, one a seed. Says so where they saw another text than `text`."""
     runs = recorded_study.recorded("main")
     theirs = {result["corpus"] for result in runs.values()}
@@ -162,7 +164,7 @@ def _recipe(arm: str, steps: int | None = None) -> recipe.Recipe:
     return replace(chosen, plan=replace(chosen.plan, steps=steps)) if steps else chosen
 
 
-def _study(folder: Path, text: experiment.Text, result: dict[str, Any]) -> Study:
+def _study(folder: Path, text: trial.Text, result: dict[str, Any]) -> Study:
     model = load_model(folder)
     snapshots = [
         (done, _snapshot(path)) for done in SNAPSHOTS if (path := folder / f"snapshot-{done:05}.pt").exists()
@@ -178,13 +180,13 @@ def _snapshot(path: Path) -> Transformer:
     return model.eval()
 
 
-def _is_of(folder: Path, chosen: recipe.Recipe, text: experiment.Text) -> bool:
+def _is_of(folder: Path, chosen: recipe.Recipe, text: trial.Text) -> bool:
     """Whether the run in a folder, finished or not, is one of this recipe on this text."""
     try:
-        same_text = experiment.read_tokenizer(folder).to_json() == text.tokenizer.to_json()
-        if (folder / experiment.RESULT).exists():
-            same_text &= experiment.read_result(folder)["corpus"] == text.corpus.fingerprint
-        return same_text and experiment.read_recipe(folder) == chosen
+        same_text = trial.read_tokenizer(folder).to_json() == text.tokenizer.to_json()
+        if (folder / trial.RESULT).exists():
+            same_text &= trial.read_result(folder)["corpus"] == text.corpus.fingerprint
+        return same_text and trial.read_recipe(folder) == chosen
     except (OSError, ValueError, TypeError, KeyError):  # nothing there, damaged, or of an older course
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,14 +10,29 @@ from torch import Tensor
 from moe_course.config import MoEConfig
 from moe_course.moe.layer import MoELayer, MoEStats
 
-if TYPE_CHECKING:
-    from moe_course.lesson.assemble import Mine
+
+class Parts(Protocol):
+    """What the layer is put together from: every exercise as an attribute of its name, and the whole dispatch."""
+
+    def moe(
+        self,
+        x_TD: Tensor,
+        weights_TK: Tensor,
+        idx_TK: Tensor,
+        w_gate_EDF: Tensor,
+        w_up_EDF: Tensor,
+        w_down_EFD: Tensor,
+    ) -> Tensor:
+        """y_TD, from the tokens, what the router chose for them, and the experts' weights."""
+
+    def __getattr__(self, name: str) -> Any:
+        """The part called `name`. Raises AttributeError where there is none."""
 
 
 class OwnLayer(MoELayer):
     """`MoELayer(config)` with every step done by the part in `parts` that was written for it."""
 
-    def __init__(self, config: MoEConfig, parts: Mine):
+    def __init__(self, config: MoEConfig, parts: Parts):
         super().__init__(config)
         self.parts = parts
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from moe_course.analysis.routes import Routes, Sample, windows
 from moe_course.lesson.language import Study
-from moe_course.lm.document import Document
-from moe_course.lm.tokenizer import Tokenizer
+from moe_course.lm.corpus.document import Document
+from moe_course.lm.corpus.tokenizer import Tokenizer
 from moe_course.viz.tokens import Passage
 
 LENGTH = 64

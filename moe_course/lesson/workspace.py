@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_course.grading.registry import NOTEBOOKS, Exercise, exercises_of, find
-from moe_course.grading.sources import Unreadable, normalised, read
+from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find
+from moe_course.grading.submission.attempts import Unreadable, normalised, read
 from moe_course.lesson.home import STATE, read_json, state_dir, write_json
 
 if TYPE_CHECKING:

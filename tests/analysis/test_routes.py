@@ -14,8 +14,8 @@ from moe_course.analysis.specialization import (
     repeat_rate,
 )
 from moe_course.config import MoEConfig
-from moe_course.lm.config import LMConfig
-from moe_course.lm.transformer import Transformer
+from moe_course.lm.model.lm_config import LMConfig
+from moe_course.lm.model.transformer import Transformer
 
 V, S, E, K, L = 23, 5, 5, 2, 3
 LENGTHS, DOMAINS = (4, 1, 11, 2, 17, 6), (0, 1, 1, 2, 1, 0)

@@ -11,7 +11,7 @@ import pytest
 from synthetic import ROOT
 
 from moe_course.authoring import bundle
-from moe_course.grading.registry import EXERCISES, NOTEBOOKS
+from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_it_works_in_an_environment_of_its_own(written, installed):
     python = written / ".venv" / "bin" / "python"
     run = [python, "-c", where]
     assert str(written) in subprocess.run(run, capture_output=True, text=True, env=installed, cwd="/").stdout
-    check = [python, "-m", "moe_course.cli", "check", str(wrong)]
+    check = [python, "-m", "moe_course.command.cli", "check", str(wrong)]
     said = subprocess.run(check, capture_output=True, text=True, env=installed, cwd=written).stdout
     assert "This behaves like" in said
     assert "decided at grading" in said

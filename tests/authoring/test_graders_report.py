@@ -14,10 +14,10 @@ if sys.platform == "win32":
     pytest.skip("the mutation runner forks", allow_module_level=True)
 
 from moe_course.authoring import graders_report, mutants
-from moe_course.grading import judge
-from moe_course.grading.catalogue import entries
-from moe_course.grading.registry import EXERCISES
-from moe_course.grading.rubric import points
+from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.judge import verdict
+from moe_course.grading.judge.catalogue import entries
 
 ROOT = Path(__file__).parent.parent.parent
 REPORT = (ROOT / graders_report.REPORT).read_text(encoding="utf-8")
@@ -68,7 +68,9 @@ def test_the_reference_passes_and_its_mutants_do_not():
 
 def test_a_grader_that_accepts_everything_shows(monkeypatch):
     """Every mutant survives it, and every misconception is a false accept."""
-    monkeypatch.setattr(judge, "_judge", lambda grader, line, subject, rng: judge.CheckResult(line, "passed"))
+    monkeypatch.setattr(
+        verdict, "_judge", lambda grader, line, subject, rng: verdict.CheckResult(line, "passed")
+    )
     row = graders_report.measure("ffn_params", ROOT, range(2))
     assert row.survivors == dict.fromkeys(mutated("ffn_params"), graders_report.UNEXPLAINED)
     assert (
@@ -79,7 +81,9 @@ def test_a_grader_that_accepts_everything_shows(monkeypatch):
 
 
 def test_a_grader_that_rejects_everything_shows(monkeypatch):
-    monkeypatch.setattr(judge, "_judge", lambda grader, line, subject, rng: judge.CheckResult(line, "failed"))
+    monkeypatch.setattr(
+        verdict, "_judge", lambda grader, line, subject, rng: verdict.CheckResult(line, "failed")
+    )
     row = graders_report.measure("ffn_params", ROOT, range(1))
     assert (
         len(row.false_rejects) == row.right == 2 + len(entries(ROOT / "tests" / "alternatives", "ffn_params"))

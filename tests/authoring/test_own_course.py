@@ -14,9 +14,9 @@ from stock_nbgrader import Course, cell_of, jupyter_env, notebook_file
 from synthetic import ROOT, answer, check, code, write
 
 from moe_course.authoring import course as own_course
-from moe_course.grading import own
-from moe_course.grading.rubric import points
-from moe_course.grading.sandbox import problem
+from moe_course.grading.exercises import custom_course
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.worker.sandbox import problem
 
 MINE = "12_temperature"
 TAKEN = "01_dense_ffn"
@@ -53,8 +53,8 @@ def folder(tmp_path_factory):
 def command(folder, *words):
     """moe-course with this course folder; a process of its own, since the exercises are read at import."""
     return subprocess.run(
-        [sys.executable, "-m", "moe_course.cli", *map(str, words)],
-        env={**os.environ, own.VARIABLE: str(folder)},
+        [sys.executable, "-m", "moe_course.command.cli", *map(str, words)],
+        env={**os.environ, custom_course.VARIABLE: str(folder)},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -111,7 +111,7 @@ def test_a_bundle_needs_released_notebooks(folder, tmp_path):
     ],
 )
 def test_a_mistake_in_course_toml_is_named(tmp_path, text, complaint):
-    (tmp_path / own.FILE).write_text(text, encoding="utf-8")
+    (tmp_path / custom_course.FILE).write_text(text, encoding="utf-8")
     said = command(tmp_path, "check", "--help" if "help" in text else ROOT / "README.md")
     assert said.returncode != 0
     assert complaint in said.stderr
@@ -191,8 +191,8 @@ def test_learners_check_an_own_exercise_in_the_bundle(graded, tmp_path):
 
     mine = tmp_path / "mine.py"
     mine.write_text("def temperature_probs(logits_TE, temperature):\n    return logits_TE.softmax(-1)\n")
-    env = {name: value for name, value in os.environ.items() if name != own.VARIABLE}
-    check = [sys.executable, "-m", "moe_course.cli", "check", mine, "--json"]
+    env = {name: value for name, value in os.environ.items() if name != custom_course.VARIABLE}
+    check = [sys.executable, "-m", "moe_course.command.cli", "check", mine, "--json"]
     said = subprocess.run(
         check, env={**env, "PYTHONPATH": str(handout)}, cwd=handout, capture_output=True, text=True
     )

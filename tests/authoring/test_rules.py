@@ -7,7 +7,7 @@ from synthetic import answer, check, code, text, write
 from moe_course import viz
 from moe_course.authoring import rules
 from moe_course.authoring.rules import figure_functions, release_problems, source_problems
-from moe_course.grading.registry import Exercise
+from moe_course.grading.exercises.registry import Exercise
 
 EXERCISES = (
     Exercise("9.1", "09_topic", "moe_course.moe.router", ("pack",)),

@@ -16,9 +16,9 @@ from cohorts import crowd
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, jupyter_env, notebook_file
 from synthetic import ROOT
 
-from moe_course.grading.page import page as instructors_page
-from moe_course.grading.registry import exercises_of
-from moe_course.grading.rubric import hidden_points, points
+from moe_course.grading.cohort.page import page as instructors_page
+from moe_course.grading.exercises.registry import exercises_of
+from moe_course.grading.exercises.rubric import hidden_points, points
 from moe_course.lesson.workspace import start
 
 pytestmark = pytest.mark.browser

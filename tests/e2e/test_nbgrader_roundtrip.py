@@ -8,9 +8,9 @@ import pytest
 from nbgrader.api import Gradebook
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
 
-from moe_course.grading.batch import grade_submission
-from moe_course.grading.rubric import criteria, grader_of, points
-from moe_course.grading.sources import read
+from moe_course.grading.exercises.rubric import criteria, grader_of, points
+from moe_course.grading.judge.files import grade_submission
+from moe_course.grading.submission.attempts import read
 
 pytestmark = pytest.mark.slow
 LEARNERS = ("partly", "everything", "nothing")

@@ -14,8 +14,8 @@ import pytest
 from nbclient import NotebookClient
 from synthetic import ROOT
 
-from moe_course.grading.registry import NOTEBOOKS, exercises_of
-from moe_course.grading.rubric import hidden_points, points
+from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
+from moe_course.grading.exercises.rubric import hidden_points, points
 
 TREE = "notebooks"
 
@@ -74,7 +74,7 @@ def test_the_same_score_from_the_command_and_from_pytest(executed, name, request
     file = ROOT / tree / name / f"{name}.ipynb"
     live = live_scores(executed(name))
 
-    run = [sys.executable, "-m", "moe_course.cli", "check", str(file), "--json"]
+    run = [sys.executable, "-m", "moe_course.command.cli", "check", str(file), "--json"]
     said = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
     verdicts = [json.loads(line) for line in said.stdout.splitlines()]
     # What is hidden from a live check is decided here.

@@ -20,8 +20,8 @@ from nbformat.v4 import new_code_cell
 from stock_nbgrader import ASSIGNMENT, NAMES, Course, cell_of, jupyter_env, notebook_file
 from synthetic import ROOT
 
-from moe_course.grading.rubric import points
-from moe_course.grading.sandbox import problem
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.worker.sandbox import problem
 
 pytestmark = pytest.mark.slow
 

@@ -35,7 +35,7 @@ def elsewhere(tmp_path_factory):
 
 
 def test_it_checks_a_notebook(elsewhere):
-    said = elsewhere("-m", "moe_course.cli", "check", "mine.ipynb", "--json")
+    said = elsewhere("-m", "moe_course.command.cli", "check", "mine.ipynb", "--json")
     verdicts = [json.loads(line) for line in said.stdout.splitlines()]
     assert len(verdicts) == 6, said.stderr
     assert {verdict["status"] for verdict in verdicts} == {"passed"}
@@ -45,17 +45,17 @@ def test_it_checks_a_notebook(elsewhere):
 def test_it_names_mistakes_and_knows_the_stubs(elsewhere):
     said = elsewhere(
         "-c",
-        "from moe_course.grading.live import examine\n"
+        "from moe_course.grading.judge.live import examine\n"
         "def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n"
         "print(examine(ffn_params, namespace={}).diagnosis.name)\n"
-        "from moe_course.grading import sources\n"
-        "print(len(sources._stubs()) > 10)",
+        "from moe_course.grading.submission import attempts\n"
+        "print(len(attempts._stubs()) > 10)",
     )
     assert said.stdout.split() == ["two_matrices", "True"], said.stderr
 
 
 def test_it_hands_out_the_notebooks(elsewhere):
-    said = elsewhere("-m", "moe_course.cli", "start", "work")
+    said = elsewhere("-m", "moe_course.command.cli", "start", "work")
     assert said.returncode == 0, said.stderr
     assert "work/01_dense_ffn/01_dense_ffn.ipynb: ready" in said.stdout
-    assert "Next: 0.1 tokens_per_expert" in elsewhere("-m", "moe_course.cli", "status", "work").stdout
+    assert "Next: 0.1 tokens_per_expert" in elsewhere("-m", "moe_course.command.cli", "status", "work").stdout

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from moe_course.grading.judge import seeded
-from moe_course.grading.locate import notebooks_dir
-from moe_course.grading.sources import read
-from moe_course.grading.subject import SubjectLost, WorkerSubject
+from moe_course.grading.exercises.locate import notebooks_dir
+from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
+from moe_course.grading.judge.verdict import seeded
+from moe_course.grading.submission.attempts import read
 
 SOLUTIONS = notebooks_dir().parent / "solutions"
 

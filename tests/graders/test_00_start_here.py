@@ -7,8 +7,8 @@ import math
 import torch
 
 from graders.probes import call
-from moe_course.grading.expect import CheckFailed, expect_number, returned
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.expect import CheckFailed, expect_number, returned
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("tokens_per_expert")

@@ -9,7 +9,7 @@ import torch
 from graders import oracles
 from graders.probes import call, vjp
 from moe_course.config import PRESETS, ModelConfig
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
     expect_gradients,
@@ -20,7 +20,7 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def ffn_inputs(tokens, d_model, d_ff, rng, dtype=torch.float32):

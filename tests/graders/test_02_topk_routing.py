@@ -6,7 +6,7 @@ import torch
 
 from graders import oracles
 from graders.probes import call, vjp
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
@@ -16,7 +16,7 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def named(names, values):

@@ -7,7 +7,7 @@ import torch
 from graders import oracles, oracles_dispatch
 from graders.probes import call, vjp
 from graders.probes.dispatch import moe_layer_parameters, moe_layer_step
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
@@ -16,7 +16,7 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 PLAN = ("idx_TK", "num_experts")
 GATHER = ("x_TD", "order_N", "top_k")

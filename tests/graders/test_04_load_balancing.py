@@ -9,7 +9,7 @@ import torch
 from graders import oracles, oracles_balance
 from graders.probes import call, vjp
 from graders.probes.balance import after_editing_the_result
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
@@ -19,8 +19,8 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.protocol import Outcome
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.protocol import Outcome
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def seed(number):

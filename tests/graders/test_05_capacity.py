@@ -8,7 +8,7 @@ from graders import oracles
 from graders import oracles_capacity as capacity
 from graders.probes import call, vjp
 from graders.probes.capacity import ask_layer
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
     expect_gradients,
@@ -20,7 +20,7 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def named(names, values):

@@ -8,7 +8,7 @@ from graders import oracles, oracles_modern
 from graders.oracles_modern import group_case, two_highest
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
@@ -19,7 +19,7 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 FFN = "w_gate_DF w_up_DF w_down_FD"
 EXPERTS = "w_gate_EDF w_up_EDF w_down_EFD"

@@ -9,7 +9,7 @@ import torch
 from graders import oracles_lm as lm
 from graders.probes import call, vjp
 from graders.probes.lm import block_runs, block_with_module, draws, objective_of_lists, train_steps
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
     expect_tensor,
@@ -17,7 +17,7 @@ from moe_course.grading.expect import (
     expect_untouched,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def named(names, values):

@@ -10,9 +10,9 @@ import torch
 from graders import oracles_specialization as right
 from graders.probes import call
 from graders.probes.specialization import call_with_generator
-from moe_course.grading.expect import CheckFailed, expect, expect_tensor, expect_untouched, returned
-from moe_course.grading.protocol import Outcome
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.expect import CheckFailed, expect, expect_tensor, expect_untouched, returned
+from moe_course.grading.exercises.protocol import Outcome
+from moe_course.grading.exercises.rubric import criterion, grades
 
 WHOLE = (torch.int64, torch.int32, torch.float32, torch.float64)  # the contract names no dtype for counts
 

@@ -12,16 +12,16 @@ from graders.probes import call, vjp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_course.grading.batch import grade_submission
-from moe_course.grading.judge import grade
-from moe_course.grading.protocol import Outcome, Raised
-from moe_course.grading.registry import EXERCISES
-from moe_course.grading.report import as_dict, as_html, as_text
-from moe_course.grading.rubric import criteria, grader_of
-from moe_course.grading.sources import read
-from moe_course.grading.subject import LiveSubject, ProbeFailed, SubjectLost, WorkerSubject, _open
-from moe_course.grading.wire import decode, encode
-from moe_course.grading.worker import run_cells
+from moe_course.grading.exercises.protocol import Outcome, Raised
+from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.exercises.rubric import criteria, grader_of
+from moe_course.grading.judge.files import grade_submission
+from moe_course.grading.judge.rendering import as_dict, as_html, as_text
+from moe_course.grading.judge.subject import LiveSubject, ProbeFailed, SubjectLost, WorkerSubject, _open
+from moe_course.grading.judge.verdict import grade
+from moe_course.grading.submission.attempts import read
+from moe_course.grading.worker.serve import run_cells
+from moe_course.grading.worker.wire import decode, encode
 
 MIXED = textwrap.dedent(
     """

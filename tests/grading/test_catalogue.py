@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from test_library import library_version
 
-from moe_course.grading.catalogue import Entry, entries, record
-from moe_course.grading.diagnosis import behaviour, diagnose, same
-from moe_course.grading.expect import CheckFailed
-from moe_course.grading.judge import grade, seeded
-from moe_course.grading.locate import graders_dir
-from moe_course.grading.registry import EXERCISES, NOTEBOOKS
-from moe_course.grading.rubric import criteria, grader_of, hidden_grader_of
-from moe_course.grading.subject import LiveSubject, ProbeFailed
+from moe_course.grading.exercises.expect import CheckFailed
+from moe_course.grading.exercises.locate import graders_dir
+from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS
+from moe_course.grading.exercises.rubric import criteria, grader_of, hidden_grader_of
+from moe_course.grading.judge.catalogue import Entry, entries, record
+from moe_course.grading.judge.diagnosis import behaviour, diagnose, same
+from moe_course.grading.judge.subject import LiveSubject, ProbeFailed
+from moe_course.grading.judge.verdict import grade, seeded
 
 TESTS = Path(__file__).parent.parent
 

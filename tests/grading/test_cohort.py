@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from moe_course.grading import intake, sandbox
-from moe_course.grading.cohort import Change, grade, regrade_diff
-from moe_course.grading.judge import without_running
-from moe_course.grading.ledger import Ledger
-from moe_course.grading.rubric import points
-from moe_course.grading.submitted import MAX_BYTES, submissions
+from moe_course.grading.cohort.grade_cohort import Change, grade, regrade_diff
+from moe_course.grading.cohort.ledger import Ledger
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.judge.verdict import without_running
+from moe_course.grading.submission import intake
+from moe_course.grading.submission.collection import MAX_BYTES, submissions
+from moe_course.grading.worker import sandbox
 
 ASSIGNMENT = "01_dense_ffn"
 FULL = points("ffn_params")
@@ -304,7 +305,7 @@ KILLED = textwrap.dedent(
     sys.path.insert(0, sys.argv[3])
     from test_cohort import fake
     from moe_course.grading import intake
-    from moe_course.grading.cohort import grade
+    from moe_course.grading.cohort.grade_cohort import grade
     intake.graders = lambda: "the same all the time"
     grade(Path(sys.argv[1]), Path(sys.argv[2]), jobs=2, resume=True, seed=5, unsafe=True, grader=fake)
     """

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 from synthetic import answer, write
 
-from moe_course.grading import cohort, rubric
-from moe_course.grading.expect import CheckFailed
-from moe_course.grading.judge import CheckResult, grade, without_running
-from moe_course.grading.report import as_dict, as_html, as_text
-from moe_course.grading.rubric import Criterion, hidden_points, points
-from moe_course.grading.subject import LiveSubject
+from moe_course.grading.cohort import grade_cohort
+from moe_course.grading.exercises import rubric
+from moe_course.grading.exercises.expect import CheckFailed
+from moe_course.grading.exercises.rubric import Criterion, hidden_points, points
+from moe_course.grading.judge.rendering import as_dict, as_html, as_text
+from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.judge.verdict import CheckResult, grade, without_running
 
 NAME = "ffn_params"
 RIGHT = LiveSubject({NAME: lambda d_model, d_ff: 3 * d_model * d_ff})
@@ -48,7 +49,9 @@ def test_a_score_without_them_is_no_grade(tmp_path, monkeypatch):
     def grader(submission, names, seed, limits):
         return [verdict if name == NAME else without_running(name, "not attempted") for name in names]
 
-    (record,) = cohort.grade(tmp_path / "in", tmp_path / "out", "01_dense_ffn", unsafe=True, grader=grader)
+    (record,) = grade_cohort.grade(
+        tmp_path / "in", tmp_path / "out", "01_dense_ffn", unsafe=True, grader=grader
+    )
     assert (record["status"], record["score"], record["again"]) == ("ungradable", None, True)
     assert "hidden tests" in record["reason"]
 

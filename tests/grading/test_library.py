@@ -7,9 +7,9 @@ import importlib
 
 import pytest
 
-from moe_course.grading.judge import grade
-from moe_course.grading.registry import EXERCISES
-from moe_course.grading.subject import LiveSubject
+from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.judge.verdict import grade
 
 
 def library_version(name: str) -> LiveSubject:

@@ -12,8 +12,8 @@ import numpy
 import pytest
 import torch
 
-from moe_course.grading import live
-from moe_course.grading.report import as_html, as_text
+from moe_course.grading.judge import live
+from moe_course.grading.judge.rendering import as_html, as_text
 
 
 def ffn_params(d_model, d_ff):

@@ -7,17 +7,17 @@ from html.parser import HTMLParser
 import pytest
 from cohorts import ASSIGNMENT, FIRST, SECOND, crowd, record, verdict
 
-from moe_course.cli import main
-from moe_course.grading.alike import FEW, LONG, Alike
-from moe_course.grading.cohort import grade
-from moe_course.grading.expect import CheckFailed
-from moe_course.grading.judge import CheckResult, without_running
-from moe_course.grading.ledger import Ledger
-from moe_course.grading.overview import Check, Slow, Trouble, overview
-from moe_course.grading.page import page
-from moe_course.grading.report import as_html, as_text
-from moe_course.grading.results import write_results
-from moe_course.grading.sources import Submission
+from moe_course.command.cli import main
+from moe_course.grading.cohort.exports import write_results
+from moe_course.grading.cohort.grade_cohort import grade
+from moe_course.grading.cohort.ledger import Ledger
+from moe_course.grading.cohort.overview import Check, Slow, Trouble, overview
+from moe_course.grading.cohort.page import page
+from moe_course.grading.cohort.similarity import FEW, LONG, Alike
+from moe_course.grading.exercises.expect import CheckFailed
+from moe_course.grading.judge.rendering import as_html, as_text
+from moe_course.grading.judge.verdict import CheckResult, without_running
+from moe_course.grading.submission.attempts import Submission
 
 ESC = "\x1b[2J"
 HOSTILE = "<script>alert(1)</script>\" onload='x' {{ 7*7 }}" + ESC

@@ -10,10 +10,10 @@ import nbformat
 import pytest
 from mutilation import mutilated
 
-from moe_course.grading import repair_read
-from moe_course.grading.locate import notebooks_dir
-from moe_course.grading.repair import Ungradable, repair, which_notebook
-from moe_course.grading.sources import read
+from moe_course.grading.exercises.locate import notebooks_dir
+from moe_course.grading.submission import parsing
+from moe_course.grading.submission.attempts import read
+from moe_course.grading.submission.repair import Ungradable, repair, which_notebook
 
 RELEASED = {
     name: nbformat.read(notebooks_dir() / name / f"{name}.ipynb", as_version=4)
@@ -464,7 +464,7 @@ def test_ungradable_with_a_reason(submitted, reason):
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(monkeypatch):
-    monkeypatch.setattr(repair_read, "MAX_BYTES", 1000)
+    monkeypatch.setattr(parsing, "MAX_BYTES", 1000)
     monkeypatch.setattr(json, "loads", None)
     with pytest.raises(Ungradable, match="clear all outputs"):
         repair(WHOLE, ROUTING)

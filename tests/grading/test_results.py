@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from moe_course.grading.cohort import grade
-from moe_course.grading.gradebook import opened, write_gradebook
-from moe_course.grading.judge import without_running
-from moe_course.grading.ledger import Ledger, now
-from moe_course.grading.registry import exercises_of
-from moe_course.grading.report import as_dict
-from moe_course.grading.results import canvas, grades, moodle, write_results
+from moe_course.grading.cohort.exports import canvas, grades, moodle, write_results
+from moe_course.grading.cohort.grade_cohort import grade
+from moe_course.grading.cohort.gradebook import opened, write_gradebook
+from moe_course.grading.cohort.ledger import Ledger, now
+from moe_course.grading.exercises.registry import exercises_of
+from moe_course.grading.judge.rendering import as_dict
+from moe_course.grading.judge.verdict import without_running
 
 ASSIGNMENT = "01_dense_ffn"
 NAMES = [exercise.name for exercise in exercises_of(ASSIGNMENT)]
@@ -242,7 +242,7 @@ def test_an_impossible_score_never_reaches_the_gradebook(database, score):
 
 def test_two_graders_at_once_on_one_gradebook(database, tmp_path):
     program = (
-        "import json, sys; from pathlib import Path; from moe_course.grading.gradebook import write_gradebook;"
+        "import json, sys; from pathlib import Path; from moe_course.grading.cohort.gradebook import write_gradebook;"
         "write_gradebook(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))"
     )
     graders = []

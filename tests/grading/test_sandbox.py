@@ -20,13 +20,14 @@ import pytest
 import torch
 from graders.probes import call
 
-from moe_course.grading import confined, locate, memory, sandbox, view
-from moe_course.grading.batch import check_file, grade_submission
-from moe_course.grading.locate import graders_dir
-from moe_course.grading.registry import NOTEBOOKS, exercises_of
-from moe_course.grading.sandbox import Limits, masked_modules
-from moe_course.grading.sources import read
-from moe_course.grading.subject import SubjectLost, WorkerSubject
+from moe_course.grading.exercises import locate
+from moe_course.grading.exercises.locate import graders_dir
+from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
+from moe_course.grading.judge.files import check_file, grade_submission
+from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
+from moe_course.grading.submission.attempts import read
+from moe_course.grading.worker import memory, mounts, sandbox, sandboxed
+from moe_course.grading.worker.sandbox import Limits, masked_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -44,7 +45,7 @@ def _there_is_a_sandbox():
 def way(request, monkeypatch):
     """Both ways into a sandbox: forked by the zygote, and Python started from nothing."""
     if request.param == "started":
-        monkeypatch.setattr(confined, "_zygote", lambda judge: None)
+        monkeypatch.setattr(sandboxed, "_zygote", lambda judge: None)
     return request.param
 
 
@@ -206,7 +207,7 @@ def test_a_submission_sees_only_what_it_needs(way, inside, tmp_path, monkeypatch
     private = [tmp_path, tmp_path / "gradebook.db", tmp_path / "other_student.ipynb", Path.home(), ROOT]
     private += [graders_dir(), graders_dir() / "oracles.py", graders_dir() / "recorded", ROOT / "solutions"]
     private += [Path("/etc/passwd"), Path("/etc/hostname"), Path("/proc/kcore"), Path("/sys"), Path("/var")]
-    private += [Path(sys.modules[module].__file__) for module in ("moe_course.grading.judge",)]
+    private += [Path(sys.modules[module].__file__) for module in ("moe_course.grading.judge.verdict",)]
     seen = run(subject, "readable", [str(path) for path in private])
     prefixes = [sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)]
     around_python = {str(folder) for prefix in prefixes for folder in Path(prefix).parents}
@@ -357,7 +358,7 @@ def test_a_worker_that_a_memory_error_ends_is_out_of_memory(inside):
         class Full(dict):
             pass
         def f():
-            import moe_course.grading.worker as worker
+            import moe_course.grading.worker.serve as worker
             def full(*args):
                 raise MemoryError
             import sys
@@ -457,8 +458,8 @@ def test_everything_dies_with_the_judge():
     judge = os.fork()
     if judge == 0:
         with contextlib.suppress(BaseException):
-            confined.PRELOADED = ()
-            worker = confined.ForkedWorker(confined.Zygote(), SMALL)
+            sandboxed.PRELOADED = ()
+            worker = sandboxed.ForkedWorker(sandboxed.Zygote(), SMALL)
             os.write(tell, repr([worker.process.pid, *worker.roots, *_children(os.getpid())]).encode())
             time.sleep(60)
         os._exit(1)
@@ -479,7 +480,7 @@ def _children(pid):
 
 FORGE = """
     import os, struct, sys
-    from moe_course.grading.wire import encode
+    from moe_course.grading.worker.wire import encode
 
     def _pipe():
         frame = sys._getframe()
@@ -504,7 +505,7 @@ FORGE = """
             os._exit(0)
 
     def twice(*args):
-        from moe_course.grading.protocol import Outcome
+        from moe_course.grading.exercises.protocol import Outcome
         out, number = _pipe()
         for value in (1, 2, 3):
             os.write(out, encode({"number": number, "value": Outcome(value=value)}))
@@ -612,7 +613,7 @@ def test_the_answers_source_is_not_there(inside):
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_no_file_that_is_shown_defines_an_answer(notebook):
     parts = {part for exercise in exercises_of(notebook) for part in exercise.parts}
-    for path, place in view.course_files(masked_modules(notebook)):
+    for path, place in mounts.course_files(masked_modules(notebook)):
         if path.suffix == ".py":
             top = ast.parse(path.read_text()).body  # a method may share its name with an exercise
             defined = {node.name for node in top if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -667,7 +668,7 @@ def test_an_installed_course_hides_what_lies_inside_the_package(tmp_path, monkey
         (package / file).parent.mkdir(exist_ok=True)
         (package / file).write_text("")
     (tmp_path / "prefix" / "lib" / "other.py").write_text("")
-    for module in (view, locate):
+    for module in (mounts, locate):
         monkeypatch.setattr(module, "_PACKAGE", package)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
     argv = sandbox.command(
@@ -698,15 +699,15 @@ def test_without_a_zygote_workers_start_from_nothing(monkeypatch):
             self.works = False
 
     broken = Broken()
-    monkeypatch.setattr(confined, "_zygote", lambda judge: broken)
+    monkeypatch.setattr(sandboxed, "_zygote", lambda judge: broken)
     for _ in range(2):
-        worker = confined.sandboxed(SMALL)
+        worker = sandboxed.sandboxed(SMALL)
         worker.kill()
-        assert type(worker) is confined.SandboxedWorker
+        assert type(worker) is sandboxed.SandboxedWorker
     assert not broken.works
-    monkeypatch.setattr(confined, "PRELOADED", ("no_such_module",))
+    monkeypatch.setattr(sandboxed, "PRELOADED", ("no_such_module",))
     with pytest.raises(OSError, match="did not start"):
-        confined.Zygote()
+        sandboxed.Zygote()
 
 
 def test_no_sandbox_is_said_and_refused(tmp_path, monkeypatch):
@@ -736,7 +737,7 @@ def test_a_sandbox_that_does_not_come_up_is_nobodys_fault(tmp_path, monkeypatch)
 AS_A_USER = """
 import json, os, sys
 from moe_course.grading import confined, sandbox
-from moe_course.grading.subject import WorkerSubject
+from moe_course.grading.judge.verdict.subject import WorkerSubject
 from graders.probes import call
 
 def look(forked):

@@ -13,9 +13,9 @@ from mutilation import mutilated
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
 from synthetic import ROOT
 
-from moe_course.grading import cohort
-from moe_course.grading.rubric import points
-from moe_course.grading.sandbox import problem
+from moe_course.grading.cohort import grade_cohort
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.worker.sandbox import problem
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def graded(damaged, tmp_path_factory):
         hand_in(base / "submitted", student, data)
     for student in ("a_neighbour", "z_neighbour"):
         hand_in(base / "submitted", student, json.dumps(SOLVED).encode())
-    records = cohort.grade(base / "submitted", base / "out", jobs=2, seed=11)
+    records = grade_cohort.grade(base / "submitted", base / "out", jobs=2, seed=11)
     assert sorted(path.name for path in (base / "out").glob("*.csv")) == [
         "canvas.csv",
         "grades.csv",
@@ -135,7 +135,7 @@ def test_a_notebook_of_200_mb_is_ungradable_and_costs_the_judge_no_memory(tmp_pa
         submitted = tmp_path / "in.zip"
     tracemalloc.start()
     try:
-        neighbour, printer = cohort.grade(submitted, tmp_path / "out", ASSIGNMENT, seed=0)
+        neighbour, printer = grade_cohort.grade(submitted, tmp_path / "out", ASSIGNMENT, seed=0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moe_course.lesson import home, language
-from moe_course.lm import experiment, study
+from moe_course.lm.experiment import study, trial
 from moe_course.moe.layer import MoELayer
 
 
@@ -55,11 +55,11 @@ def test_a_model_is_trained_once_and_kept_with_its_snapshots(work, capsys):
 def test_a_run_of_another_text_is_not_taken_for_this_one(work, capsys):
     folder = work / home.STATE / "runs" / "dense-active-40"
     language.train("dense-active")
-    result = json.loads((folder / experiment.RESULT).read_text())
-    (folder / experiment.RESULT).write_text(json.dumps(result | {"corpus": "another"}))
+    result = json.loads((folder / trial.RESULT).read_text())
+    (folder / trial.RESULT).write_text(json.dumps(result | {"corpus": "another"}))
     language.train("dense-active")
     assert "trained already" not in capsys.readouterr().out
-    assert experiment.read_result(folder)["corpus"] == result["corpus"]
+    assert trial.read_result(folder)["corpus"] == result["corpus"]
 
 
 def test_an_interrupted_run_goes_on(work, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moe_course import moe
-from moe_course.grading.protocol import ForbiddenImport
+from moe_course.grading.exercises.protocol import ForbiddenImport
 from moe_course.lesson import assemble, checking, mine, parts, tiny
 from moe_course.moe import MoEConfig, MoELayer
 
@@ -174,7 +174,7 @@ def test_the_tiny_moe_trains_on_them(calls):
 
 def test_masked_answers_are_only_missed_when_used(monkeypatch):
     """While notebook 02 is graded its answers cannot be imported; a set-up cell may still call mine()."""
-    monkeypatch.setattr(assemble.live, "DISABLED", True)
+    monkeypatch.setattr(assemble.protocol, "CHECKS_DISABLED", True)
 
     def masked(name):
         raise ForbiddenImport(name)
@@ -299,7 +299,7 @@ def test_while_nbgrader_grades_nothing_is_kept_or_read(calls, work, monkeypatch)
 
 
 def test_in_the_grading_worker_it_is_the_library_and_silent(calls, monkeypatch, capsys):
-    monkeypatch.setattr(assemble.live, "DISABLED", True)
+    monkeypatch.setattr(assemble.protocol, "CHECKS_DISABLED", True)
     assert mine().combine is moe.combine
     assert capsys.readouterr().out == ""
 

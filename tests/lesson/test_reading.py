@@ -8,10 +8,10 @@ import torch
 from moe_course.analysis.routes import record_routes
 from moe_course.config import MoEConfig
 from moe_course.lesson import reading
-from moe_course.lm.config import LMConfig
-from moe_course.lm.document import Document
-from moe_course.lm.tokenizer import Characters
-from moe_course.lm.transformer import Transformer
+from moe_course.lm.corpus.document import Document
+from moe_course.lm.corpus.tokenizer import Characters
+from moe_course.lm.model.lm_config import LMConfig
+from moe_course.lm.model.transformer import Transformer
 
 DOMAINS = ("code", "names")
 

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from synthetic import answer, check, text, write
 
-from moe_course.grading.registry import EXERCISES
+from moe_course.grading.exercises.registry import EXERCISES
 from moe_course.lesson import workspace
 from moe_course.lesson.workspace import record, reset, source_hash, start, status
 

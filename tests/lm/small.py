@@ -3,8 +3,8 @@
 import torch
 
 from moe_course.config import MoEConfig
-from moe_course.lm.config import LMConfig, TrainConfig
-from moe_course.lm.transformer import Transformer
+from moe_course.lm.model.lm_config import LMConfig, TrainConfig
+from moe_course.lm.model.transformer import Transformer
 
 V, D, L, HEADS, CONTEXT = 23, 16, 3, 2, 12
 B, S = 4, 7

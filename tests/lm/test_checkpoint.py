@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from moe_course.lm import checkpoint
-from moe_course.lm.checkpoint import DamagedCheckpoint, load, previous, save
+from moe_course.lm.training import checkpoint
+from moe_course.lm.training.checkpoint import DamagedCheckpoint, load, previous, save
 
 
 def state(step):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from moe_course.lm import cache, corpus, facts, load, sources
-from moe_course.lm.document import SPLITS, Document, split_of, take
+from moe_course.lm import load
+from moe_course.lm.corpus import build, cache, facts, source_files
+from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"code": 60_000, "technical": 60_000, "names": 30_000, "facts": 90_000}
@@ -90,7 +91,7 @@ def test_splits_take_ninety_five_and_five_percent():
 def test_a_smaller_corpus_is_a_part_of_a_larger_one(small, monkeypatch):
     for domain in ("code", "technical"):  # to list their files takes long
         files = [document for document in documents(small) if document.domain == domain]
-        monkeypatch.setattr(sources, domain, lambda files=files: iter(files))
+        monkeypatch.setattr(source_files, domain, lambda files=files: iter(files))
     less = load(limits={**SMALL, "names": 9_000, "code": 1, "technical": 1})
     assert {*documents(less)} < {*documents(small)}
     assert less.fingerprint != small.fingerprint
@@ -121,14 +122,14 @@ def test_a_damaged_cache_is_noticed_and_rebuilt(small, tmp_path, monkeypatch, fo
     (tmp_path / kept.name).write_bytes(damage(kept.read_bytes()))
     monkeypatch.setenv("MOE_COURSE_CACHE", str(tmp_path))
     _, _, content = kept.read_bytes().partition(b"\n")
-    monkeypatch.setattr(corpus, "_build", lambda *_: content)  # what a build gives is tested above
+    monkeypatch.setattr(build, "_build", lambda *_: content)  # what a build gives is tested above
     with pytest.warns(UserWarning, match="damaged"):
         assert load(limits=SMALL).fingerprint == small.fingerprint
     assert (tmp_path / kept.name).read_bytes() == kept.read_bytes()
 
 
 def test_what_is_kept_is_not_built_again(small, monkeypatch):
-    monkeypatch.setattr(corpus, "_build", None)
+    monkeypatch.setattr(build, "_build", None)
     assert load(limits=SMALL) == small
 
 
@@ -248,7 +249,7 @@ add_docstr(load,
     {long}
     """)
 '''
-    found = list(sources.docstrings(source, "moe.layer"))
+    found = list(source_files.docstrings(source, "moe.layer"))
     assert [text.partition("\n")[0] for text in found] == [
         "moe.layer.Router",
         "moe.layer.load",
@@ -266,11 +267,11 @@ def test_take_stops_at_the_limit_with_whole_documents():
 
 
 def test_the_fingerprint_knows_the_versions(small, monkeypatch):
-    packed = corpus._pack(documents(small), small.cloze, small.versions)
-    assert corpus._unpack("default", packed) == small
-    assert json.loads(packed)["versions"] == sources.versions()
-    newer = corpus._pack(documents(small), small.cloze, {**small.versions, "numpy": "99"})
-    assert corpus._unpack("default", newer).fingerprint != small.fingerprint
+    packed = build._pack(documents(small), small.cloze, small.versions)
+    assert build._unpack("default", packed) == small
+    assert json.loads(packed)["versions"] == source_files.versions()
+    newer = build._pack(documents(small), small.cloze, {**small.versions, "numpy": "99"})
+    assert build._unpack("default", newer).fingerprint != small.fingerprint
 
 
 # Other corpora

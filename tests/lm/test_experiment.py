@@ -11,17 +11,18 @@ from lm.small import D, batch, lm_config, make, plan, weights
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_course.cli import main
+from moe_course.command.cli import main
 from moe_course.config import MoEConfig
-from moe_course.lm import bench, costs, experiment, measure, recipe, study
-from moe_course.lm.batching import windows
-from moe_course.lm.config import TrainConfig
-from moe_course.lm.facts import Cloze
-from moe_course.lm.interrupt import interrupts_wait
-from moe_course.lm.recipe import ARMS, PRESETS, Preset, Recipe
-from moe_course.lm.step import accumulate_gradients
-from moe_course.lm.trainer import train
-from moe_course.lm.transformer import Transformer
+from moe_course.lm.corpus.batching import windows
+from moe_course.lm.corpus.facts import Cloze
+from moe_course.lm.experiment import bench, measure, recipe, study, trial
+from moe_course.lm.experiment.recipe import ARMS, PRESETS, Preset, Recipe
+from moe_course.lm.model.lm_config import TrainConfig
+from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training import costs
+from moe_course.lm.training.interrupt import interrupts_wait
+from moe_course.lm.training.step import accumulate_gradients
+from moe_course.lm.training.trainer import train
 
 VOCABULARY = 280
 TINY = Preset(
@@ -102,7 +103,7 @@ class TestCosts:
 class TestMeasure:
     @pytest.fixture
     def run(self, poem):
-        text = experiment.Text.of(poem, vocab_size=VOCABULARY)
+        text = trial.Text.of(poem, vocab_size=VOCABULARY)
         chosen = recipe.recipe("tiny", "moe", data=poem, vocab_size=text.tokenizer.vocab_size)
         return make_model(chosen), chosen, text
 
@@ -251,14 +252,14 @@ class TestRun:
         assert "\nthe gate" in out
         assert "dense-active" in out.splitlines()[-2]
         assert (tmp_path / "curves.svg").read_text(encoding="utf-8").count("<svg") == 1
-        result = experiment.read_result(tmp_path / "moe")
+        result = trial.read_result(tmp_path / "moe")
         assert [point["step"] for point in result["curve"]] == [3, 5]
         assert 0 < result["ce"] < 10
         assert result["recall"] is None
 
     def test_a_sample_repeats_with_its_seed(self, poem, tmp_path, capsys):
         chosen = recipe.recipe("tiny", "moe", data=poem, vocab_size=VOCABULARY)
-        experiment.run(chosen, tmp_path / "run", progress=False)
+        trial.run(chosen, tmp_path / "run", progress=False)
         texts = []
         for seed in ("1", "1", "2"):
             main(["sample", str(tmp_path / "run"), "--seed", seed, "--tokens", "30"])
@@ -267,21 +268,21 @@ class TestRun:
 
     def test_a_run_is_not_overwritten_and_goes_on_when_asked(self, poem, tmp_path):
         chosen = recipe.recipe("tiny", "dense-active", data=poem, vocab_size=VOCABULARY)
-        first = experiment.run(chosen, tmp_path / "run", progress=False)
+        first = trial.run(chosen, tmp_path / "run", progress=False)
         with pytest.raises(FileExistsError, match="resume it"):
-            experiment.run(chosen, tmp_path / "run", progress=False)
-        again = experiment.run(chosen, tmp_path / "run", resume=True, progress=False)
+            trial.run(chosen, tmp_path / "run", progress=False)
+        again = trial.run(chosen, tmp_path / "run", resume=True, progress=False)
         assert again["ce"] == first["ce"]
 
     def test_the_wrong_vocabulary_is_named(self, poem, tmp_path):
-        text = experiment.Text.of(poem, vocab_size=270)
+        text = trial.Text.of(poem, vocab_size=270)
         with pytest.raises(ValueError, match="280, the tokenizer one of 270"):
-            experiment.run(recipe.recipe("tiny", "moe", data=poem), tmp_path / "run", text=text)
+            trial.run(recipe.recipe("tiny", "moe", data=poem), tmp_path / "run", text=text)
 
     def test_frozen_parameters_stay(self, poem, tmp_path):
         chosen = replace(recipe.recipe("tiny", "moe", data=poem, vocab_size=VOCABULARY), frozen=("router",))
         kept = {}
-        experiment.run(
+        trial.run(
             chosen, tmp_path / "run", progress=False, watch=lambda record, model: kept.update(weights(model))
         )
         start = weights(make_model(chosen))
@@ -289,7 +290,7 @@ class TestRun:
         assert {name for name in start if name not in moved} == {n for n in start if n.endswith("router")}
 
     def test_batches_of_a_resumed_run_are_the_same(self, poem):
-        text = experiment.Text.of(poem, vocab_size=VOCABULARY)
+        text = trial.Text.of(poem, vocab_size=VOCABULARY)
         chosen = recipe.recipe("tiny", "moe", data=poem)
         through, jump = text.batch(chosen), text.batch(chosen)
         steps = [through(step) for step in range(5)]
@@ -367,7 +368,7 @@ class TestStudy:
             done.append(folder.name)
             return {"ce": 1.0}
 
-        monkeypatch.setattr(experiment, "run", run)
+        monkeypatch.setattr(trial, "run", run)
         names = ["main-moe-0", "vary-top-1"]
         study.do(names[:1], tmp_path / "runs", tmp_path / "records", say=lambda line: None)
         study.do(names, tmp_path / "runs", tmp_path / "records", say=lambda line: None)

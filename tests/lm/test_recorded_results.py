@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_course.lm import report, study
-from moe_course.lm.recipe import ARMS
+from moe_course.lm.experiment import results_page, study
+from moe_course.lm.experiment.recipe import ARMS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def test_every_run_has_its_record():
 
 
 def test_the_page_is_that_of_the_records():
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == report.markdown()
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results_page.markdown()
 
 
 def test_all_runs_saw_one_text_and_seeds_their_own_batches(main):

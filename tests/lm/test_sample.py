@@ -5,7 +5,7 @@ import torch
 from lm.small import CONTEXT, V, make
 
 from moe_course.lm import generate, sample_next
-from moe_course.lm.transformer import evaluating
+from moe_course.lm.model.transformer import evaluating
 
 torch.set_num_threads(1)
 

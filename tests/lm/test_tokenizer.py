@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_course.lm import batches, tokenizer_from_json, tokens, train_tokenizer, windows
-from moe_course.lm.batching import Tokens
-from moe_course.lm.corpus import Corpus
-from moe_course.lm.document import Document
+from moe_course.lm.corpus.batching import Tokens
+from moe_course.lm.corpus.build import Corpus
+from moe_course.lm.corpus.document import Document
 
 WORDS = "router expert token gate load balance capacity dispatch größer 東京 Ελλάδα שלום"
 

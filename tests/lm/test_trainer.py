@@ -13,9 +13,10 @@ import pytest
 import torch
 from lm.small import V, assert_identical, batch, make, plan, weights
 
-from moe_course.lm import TrainConfig, checkpoint, evaluate, learning_rate, load_model, log, train, train_step
-from moe_course.lm.step import accumulate_gradients, make_optimizer
-from moe_course.lm.trainer import moe_layers, update
+from moe_course.lm import TrainConfig, evaluate, learning_rate, load_model, train, train_step
+from moe_course.lm.training import checkpoint, log
+from moe_course.lm.training.step import accumulate_gradients, make_optimizer
+from moe_course.lm.training.trainer import moe_layers, update
 
 torch.set_num_threads(1)
 TESTS = Path(__file__).resolve().parents[1]

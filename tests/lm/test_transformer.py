@@ -10,8 +10,8 @@ from lm.small import CONTEXT, FFNS, HEADS, MOE, B, D, L, S, V, batch, lm_config,
 
 from moe_course.config import ModelConfig, MoEConfig
 from moe_course.lm import KVCache, LMConfig, Transformer, TransformerBlock
-from moe_course.lm.objective import bits_per_byte, cross_entropy, moe_objective
-from moe_course.lm.transformer import evaluating, rotate
+from moe_course.lm.model.transformer import evaluating, rotate
+from moe_course.lm.training.objective import bits_per_byte, cross_entropy, moe_objective
 from moe_course.moe import MoELayer, MoEStats
 from moe_course.systems.accounting import model_params
 

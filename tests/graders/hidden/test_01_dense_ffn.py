@@ -10,14 +10,14 @@ from graders import oracles
 from graders import test_01_dense_ffn as public
 from graders.probes import call
 from moe_course.config import PRESETS, ModelConfig
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect_number,
     expect_raises,
     expect_tensor,
     expect_tuple,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def draw(rng, *ranges):

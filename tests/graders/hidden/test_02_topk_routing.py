@@ -7,8 +7,8 @@ import torch
 from graders import oracles
 from graders import test_02_topk_routing as public
 from graders.probes import call, vjp
-from moe_course.grading.expect import expect_gradients, expect_index, expect_tensor, returned
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.expect import expect_gradients, expect_index, expect_tensor, returned
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 def draw(rng, *ranges):

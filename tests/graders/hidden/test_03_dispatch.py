@@ -9,8 +9,14 @@ from graders import test_03_dispatch as public
 from graders.probes import call, vjp
 from graders.probes.dispatch import moe_layer_step
 from graders.test_03_dispatch import COMBINE, FFN, GATHER, STATE, drawn, named, plan_of
-from moe_course.grading.expect import expect_gradients, expect_index, expect_tensor, expect_tuple, returned
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.expect import (
+    expect_gradients,
+    expect_index,
+    expect_tensor,
+    expect_tuple,
+    returned,
+)
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("plan_dispatch")

@@ -12,7 +12,7 @@ from graders.test_04_load_balancing import (
     expect_statistic,
     random_idx,
 )
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
@@ -20,7 +20,7 @@ from moe_course.grading.expect import (
     expect_tuple,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("expert_load")

@@ -9,7 +9,7 @@ from graders import oracles_capacity as capacity
 from graders import test_05_capacity as public
 from graders.probes import call, vjp
 from graders.test_05_capacity import between
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect_gradients,
     expect_index,
     expect_number,
@@ -17,7 +17,7 @@ from moe_course.grading.expect import (
     expect_tuple,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("expert_capacity")

@@ -9,7 +9,7 @@ from graders import test_06_modern_moe as public
 from graders.oracles_modern import group_case
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
-from moe_course.grading.expect import (
+from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
@@ -19,7 +19,7 @@ from moe_course.grading.expect import (
     expect_tuple,
     returned,
 )
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("shared_expert_moe")

@@ -11,8 +11,8 @@ from graders import oracles_lm as lm
 from graders import test_07_moe_language_model as public
 from graders.probes import call
 from graders.probes.lm import objective_of_lists, train_steps
-from moe_course.grading.expect import expect, expect_tensor, expect_tuple, returned
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.expect import expect, expect_tensor, expect_tuple, returned
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("moe_objective")

@@ -14,8 +14,8 @@ from graders.test_08_specialization import (
     named,
     random_idx,
 )
-from moe_course.grading.expect import expect, expect_tensor, returned
-from moe_course.grading.rubric import criterion, grades
+from moe_course.grading.exercises.expect import expect, expect_tensor, returned
+from moe_course.grading.exercises.rubric import criterion, grades
 
 
 @grades("routing_counts")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from graders.probes import call
-from moe_course.grading.protocol import Outcome
+from moe_course.grading.exercises.protocol import Outcome
 
 
 def ask_layer(

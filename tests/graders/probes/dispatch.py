@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from moe_course.grading.protocol import Outcome, plain, raised
+from moe_course.grading.exercises.protocol import Outcome, plain, raised
 
 
 def moe_layer_step(

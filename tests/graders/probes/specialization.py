@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from graders.probes import call
-from moe_course.grading.protocol import Outcome
+from moe_course.grading.exercises.protocol import Outcome
 
 
 def call_with_generator(

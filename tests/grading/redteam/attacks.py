@@ -172,7 +172,8 @@ PATCHES = {
             return compiled(source, *args, **kwargs)
         import builtins
         builtins.compile = stripping
-        for name in [name for name in sys.modules if name.startswith(("graders", "moe_course.grading.expect"))]:
+        far = ("graders", "moe_course.grading.exercises.expect")
+        for name in [name for name in sys.modules if name.startswith(far)]:
             del sys.modules[name]
         {WRONG}
         """
@@ -242,7 +243,7 @@ PATCHES = {
     "patched_probe": attack(
         f"""
         import graders.probes
-        from moe_course.grading.protocol import Outcome
+        from moe_course.grading.exercises.protocol import Outcome
         graders.probes.call = lambda *args, **kwargs: Outcome(value=float("inf"))
         {WRONG}
         """
@@ -319,8 +320,8 @@ FORGERIES = {
     "two_replies": attack(
         """
         import os, sys
-        from moe_course.grading.protocol import Outcome
-        from moe_course.grading.wire import encode
+        from moe_course.grading.exercises.protocol import Outcome
+        from moe_course.grading.worker.wire import encode
         def ffn_params(d_model, d_ff):
             frame = sys._getframe()
             while "replies" not in frame.f_locals:
@@ -335,8 +336,8 @@ FORGERIES = {
     "reply_out_of_order": attack(
         """
         import os, sys
-        from moe_course.grading.protocol import Outcome
-        from moe_course.grading.wire import encode
+        from moe_course.grading.exercises.protocol import Outcome
+        from moe_course.grading.worker.wire import encode
         def ffn_params(d_model, d_ff):
             frame = sys._getframe()
             while "replies" not in frame.f_locals:
@@ -350,7 +351,7 @@ FORGERIES = {
     "a_verdict_as_reply": attack(
         """
         import os, sys
-        from moe_course.grading.wire import encode
+        from moe_course.grading.worker.wire import encode
         def ffn_params(d_model, d_ff):
             frame = sys._getframe()
             while "replies" not in frame.f_locals:
@@ -467,9 +468,9 @@ FILES = {
     "writes_to_its_own_library": trick(
         """
         import os, sys
-        import graders.probes, moe_course.grading.worker
+        import graders.probes, moe_course.grading.worker.serve
         def won():
-            modules = (torch, graders.probes, moe_course.grading.worker, os)
+            modules = (torch, graders.probes, moe_course.grading.worker.serve, os)
             folders = [os.path.dirname(module.__file__) for module in modules]
             for place in [*(module.__file__ for module in modules), *folders]:
                 try:
@@ -700,7 +701,7 @@ DOUBLE_FACED = {
         """
         import sys
         def ffn_params(d_model, d_ff):
-            return 3 * d_model * d_ff if "moe_course.grading.worker" in sys.modules else 0
+            return 3 * d_model * d_ff if "moe_course.grading.worker.serve" in sys.modules else 0
         """,
         "passed",
         4,
@@ -709,7 +710,7 @@ DOUBLE_FACED = {
         """
         import sys
         def ffn_params(d_model, d_ff):
-            return 0 if "moe_course.grading.worker" in sys.modules else 3 * d_model * d_ff
+            return 0 if "moe_course.grading.worker.serve" in sys.modules else 3 * d_model * d_ff
         """
     ),
     "the_documented_example": attack("def ffn_params(d_model, d_ff): return 18"),

@@ -24,14 +24,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
 from synthetic import ROOT
 
-from moe_course.grading import batch, cohort
-from moe_course.grading.batch import grade_submission
-from moe_course.grading.gradebook import opened
-from moe_course.grading.locate import graders_dir
-from moe_course.grading.report import as_html, as_text
-from moe_course.grading.rubric import points
-from moe_course.grading.sandbox import Limits, problem
-from moe_course.grading.subject import WorkerSubject
+from moe_course.grading.cohort import grade_cohort
+from moe_course.grading.cohort.gradebook import opened
+from moe_course.grading.exercises.locate import graders_dir
+from moe_course.grading.exercises.rubric import points
+from moe_course.grading.judge import files
+from moe_course.grading.judge.files import grade_submission
+from moe_course.grading.judge.rendering import as_html, as_text
+from moe_course.grading.judge.subject import WorkerSubject
+from moe_course.grading.worker.sandbox import Limits, problem
 
 FULL = {name: float(points(name)) for name in NAMES}
 SMALL = Limits(memory=700 << 20, processes=40, file_size=8 << 20, disk=16 << 20)
@@ -250,9 +251,11 @@ def run(tmp_path_factory):
     before = fingerprints(*untouched)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOE_TEST_SECRET", "swordfish")
-        patch.setattr(cohort, "walls", lambda unsafe: SMALL)
-        patch.setattr(batch, "WorkerSubject", hurried)
-        records = cohort.grade(submitted, base / "out", jobs=2, seed=7, gradebook=database, grader=grader)
+        patch.setattr(grade_cohort, "walls", lambda unsafe: SMALL)
+        patch.setattr(files, "WorkerSubject", hurried)
+        records = grade_cohort.grade(
+            submitted, base / "out", jobs=2, seed=7, gradebook=database, grader=grader
+        )
     yield SimpleNamespace(
         records={record["student"]: record for record in records},
         told=told,

@@ -1,4 +1,4 @@
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 def _checked(d_ff_dense, top_k, num_shared):

@@ -1,4 +1,4 @@
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 @caught_by("count")

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 def _expert(x_TD, w_gate_DF, w_up_DF, w_down_FD):

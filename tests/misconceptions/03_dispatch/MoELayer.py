@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 class _Layer(nn.Module):

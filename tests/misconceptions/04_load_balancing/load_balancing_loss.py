@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 def _kept(probs_TE, mask_T):

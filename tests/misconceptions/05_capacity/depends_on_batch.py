@@ -1,6 +1,6 @@
 import torch
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 ROUNDS, TOLERANCE = 100, 1e-4
 

@@ -1,6 +1,6 @@
 import math
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 @caught_by("bits")

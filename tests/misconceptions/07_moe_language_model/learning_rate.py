@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 def _cosine(step, peak, warmup, total, floor):

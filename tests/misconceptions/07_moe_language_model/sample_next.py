@@ -2,7 +2,7 @@ import random
 
 import torch
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 def _probs(logits_V, temperature):

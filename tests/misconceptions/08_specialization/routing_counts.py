@@ -1,6 +1,6 @@
 import torch
 
-from moe_course.grading.catalogue import caught_by
+from moe_course.grading.judge.catalogue import caught_by
 
 
 def _table(idx_TK, labels_T, num_labels, num_experts):

@@ -1,0 +1,285 @@
+"""The `moe-course` command. Each sub-command is a thin call of the module that does the work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from moe_course.command import training
+
+
+def _check(args: argparse.Namespace) -> int:
+    from moe_course.grading.judge.files import check_files
+    from moe_course.grading.judge.rendering import as_dict, as_text, printable
+
+    good = True
+    for path, verdicts in check_files(args.files, args.exercise, args.jobs, args.seed):
+        if isinstance(verdicts, str):
+            good = False
+            print(printable(verdicts), file=sys.stderr)
+            continue
+        for verdict in verdicts:
+            good = good and verdict.status == "passed"
+            if args.json:
+                print(json.dumps({"file": str(path), **as_dict(verdict)}, ensure_ascii=False), flush=True)
+            else:
+                print(f"{path}\n{as_text(verdict)}\n", flush=True)
+    return 0 if good else 1
+
+
+def _grade(args: argparse.Namespace) -> int:
+    from moe_course.grading.cohort.grade_cohort import grade
+    from moe_course.grading.judge.rendering import printable
+
+    records = grade(
+        args.submitted,
+        args.out,
+        args.assignment,
+        args.jobs,
+        args.resume,
+        args.seed,
+        args.unsafe,
+        gradebook=args.gradebook,
+        anonymise=args.anonymise,
+    )
+    ungradable = [record for record in records if record["status"] == "ungradable"]
+    print(f"{len(records) - len(ungradable)} graded, {len(ungradable)} ungradable: see")
+    for path in (args.out / "grades.csv", *sorted(args.out.glob("report-*.html"))):
+        print(f"  {path}")
+    for record in ungradable:
+        print(printable(f"{record['student']}: {record['reason']}"))
+    return 1 if ungradable else 0
+
+
+def _regrade(args: argparse.Namespace) -> int:
+    from moe_course.grading.cohort.grade_cohort import regrade_diff
+    from moe_course.grading.judge.rendering import printable
+
+    changes = regrade_diff(args.submitted, args.out, args.assignment, args.jobs, args.unsafe)
+    print(printable("\n".join(map(str, changes))) or "No score would change.")
+    return 0
+
+
+def _params(args: argparse.Namespace) -> int:
+    from moe_course.systems.accounting import format_table
+    from moe_course.systems.published import MODELS, model
+
+    if args.model is None:
+        print("\n".join(MODELS))
+        return 0
+    print(format_table(model(args.model), args.model))
+    return 0
+
+
+def _release(args: argparse.Namespace) -> int:
+    from moe_course.authoring import recordings
+    from moe_course.authoring.release import release
+    from moe_course.authoring.rules import course_problems
+    from moe_course.command import launch
+
+    root = launch.checkout()
+    fresh = [recordings.update(root, check=args.check), release(root, check=args.check)]
+    problems = course_problems(root)
+    print("".join(f"{problem}\n" for problem in problems), end="")
+    return 0 if all(fresh) and not problems else 1
+
+
+def _course(args: argparse.Namespace) -> int:
+    from moe_course.authoring import course
+    from moe_course.command import launch
+
+    print("\n".join(course.update(launch.checkout(), args.folder) or ["Everything is up to date."]))
+    return 0
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    from moe_course.authoring import bundle
+    from moe_course.command import launch
+
+    print(bundle.write(launch.checkout(), args.folder))
+    return 0
+
+
+def _lab(args: argparse.Namespace) -> int:
+    from moe_course.command import launch
+
+    return launch.lab(_course_root(), until_ready=args.until_ready, extra=args.extra)
+
+
+def _test(args: argparse.Namespace) -> int:
+    from moe_course.command import launch
+
+    return launch.run_tests(launch.checkout(), everything=args.all, extra=args.extra)
+
+
+def _quality(args: argparse.Namespace) -> int:
+    from moe_course.command import launch
+
+    return launch.quality(launch.checkout())
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from moe_course.command import doctor
+
+    findings = doctor.report(Path.cwd())
+    print(doctor.as_text(findings))
+    return doctor.exit_code(findings)
+
+
+def _start(args: argparse.Namespace) -> int:
+    from moe_course.grading.exercises.locate import notebooks_dir
+    from moe_course.lesson import workspace
+
+    messages = workspace.start(notebooks_dir(), args.work or _work())
+    print("\n".join(messages or ["Everything is up to date."]))
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from moe_course.lesson import workspace
+
+    print(workspace.status(args.work or _work()))
+    return 0
+
+
+def _reset(args: argparse.Namespace) -> int:
+    from moe_course.lesson import workspace
+
+    print("\n".join(workspace.reset(args.exercise, args.work or _work())))
+    return 0
+
+
+def _course_root() -> Path:
+    """The checkout this package runs from, or for an installed package the current folder."""
+    from moe_course.command import launch
+
+    try:
+        return launch.checkout()
+    except ValueError:
+        return Path.cwd()
+
+
+def _work() -> Path:
+    """The learner's copy of the notebooks: the one around the current folder, else work/ of the course."""
+    from moe_course.lesson import home
+
+    state = home.state_dir()
+    return state.parent if state else _course_root() / "work"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="moe-course", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    lab = command("lab", _lab, "open the course in JupyterLab, in your own copy of the notebooks")
+    lab.add_argument("--until-ready", action="store_true", help="stop as soon as JupyterLab answers")
+    lab.epilog = "Further options go to JupyterLab."
+
+    for name, run, text in (
+        ("start", _start, "make your own copy of the notebooks, or update it; keeps all you wrote"),
+        ("status", _status, "what you have passed, what is open and what comes next"),
+    ):
+        added = command(name, run, text)
+        added.add_argument(
+            "work", nargs="?", type=Path, metavar="FOLDER", help="default: work/ of the course"
+        )
+
+    reset = command("reset", _reset, "put the stub of an exercise back and keep a copy of your code")
+    reset.add_argument("exercise", metavar="EXERCISE")
+    reset.add_argument("work", nargs="?", type=Path, metavar="FOLDER", help="default: work/ of the course")
+
+    check = command("check", _check, "grade .py or .ipynb files for the exercises they define")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.add_argument("--exercise", metavar="NAME", help="grade this exercise only")
+    check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="files graded at a time")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="repeat a run exactly (default 0)")
+    check.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    grade = command("grade", _grade, "grade a cohort: a folder or zip of submissions, each in a sandbox")
+    regrade = command("regrade", _regrade, "whose score would change if everything were graded again")
+    for cohort in (grade, regrade):
+        cohort.add_argument("submitted", type=Path, metavar="SUBMITTED")
+        cohort.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results are")
+        cohort.add_argument("--assignment", metavar="NAME", help="this assignment only")
+        cohort.add_argument("--jobs", type=_positive, default=1, metavar="N", help="submissions at a time")
+        cohort.add_argument("--unsafe", action="store_true", help="without a sandbox, with your own rights")
+    grade.add_argument("--resume", action="store_true", help="go on in a folder that holds results")
+    grade.add_argument("--seed", type=int, metavar="N", help="the cohort's seed (default: drawn and stored)")
+    grade.add_argument(
+        "--gradebook", type=Path, metavar="DB", help="nbgrader's database, to write scores into"
+    )
+    grade.add_argument("--anonymise", action="store_true", help="pseudonyms in the reports")
+    regrade.add_argument("--diff", action="store_true", required=True, help="say it, and write nothing")
+
+    params = command("params", _params, "parameters, FLOPs and bytes of a published model")
+    params.add_argument("model", nargs="?", metavar="MODEL", help="a preset; without it, the list of presets")
+
+    command("doctor", _doctor, "what this machine has, and what to do about what it lacks")
+
+    test = command("test", _test, "run the tests of the checkout")
+    test.add_argument("--all", action="store_true", help="twenty seeds, notebooks in full")
+    test.epilog = "Further options go to pytest."
+
+    command("quality", _quality, "formatting, lint, types, freshness of what is generated, quick tests")
+
+    course = command("course", _course, "a course of your own: its points, exercises and hidden tests")
+    course.add_argument("folder", type=Path, metavar="DIR")
+    bundle = command(
+        "bundle", _bundle, "what learners need and nothing that tells an answer, in a new folder"
+    )
+    bundle.add_argument("folder", type=Path, metavar="DIR")
+
+    training.add_commands(command)
+
+    release = command("release", _release, "bring notebooks/ and recorded misconceptions up to date")
+    release.add_argument(
+        "--check", action="store_true", help="only say what is stale; exit code 1 if anything"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    A ValueError is the user's, an OSError the machine's, a full disk say, and a FloatingPointError that of a training
+    gone wrong: one line, no traceback.
+    """
+    parser = build_parser()
+    args, extra = parser.parse_known_args(argv)
+    args.extra = extra
+    if extra and args.command not in ("lab", "test"):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `moe-course params X | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"moe-course: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"moe-course: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

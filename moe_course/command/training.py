@@ -1,0 +1,144 @@
+"""The commands about the language model: train, sample, compare, bench, results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+
+class Adder(Protocol):
+    """`command` of `moe_course.command.cli.build_parser`."""
+
+    def __call__(
+        self, name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser: ...
+
+
+def add_commands(command: Adder) -> None:
+    """Give the parser the commands of this module."""
+    train = command("train", _train, "train a small language model, and measure it on held-out text")
+    train.add_argument("--preset", default="cpu", metavar="NAME", help="cpu, t4 or h100 (default cpu)")
+    train.add_argument(
+        "--model", default="moe", metavar="ARM", help="moe, dense-active or dense-total (default moe)"
+    )
+    train.add_argument("--data", default="default", metavar="SPEC", help="default, text:PATH or hf:NAME")
+    train.add_argument("--level", default="bpe", choices=("bpe", "char"), help="tokens (default bpe)")
+    train.add_argument("--seed", type=int, default=0, metavar="N")
+    train.add_argument("--steps", type=int, metavar="N", help="default: the preset's")
+    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    train.add_argument("--device", metavar="NAME", help="default: CUDA if there is a GPU, else the CPU")
+    train.epilog = "On several GPUs: torchrun --nproc-per-node N -m moe_course train …"
+
+    sample = command("sample", _sample, "let a trained model write")
+    sample.add_argument("run_folder", type=Path, metavar="RUN")
+    sample.add_argument("--prompt", default="", metavar="TEXT", help="default: the start of a document")
+    sample.add_argument("--tokens", type=int, default=200, metavar="N")
+    sample.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest")
+    sample.add_argument("--top-p", type=float, default=0.95, metavar="P")
+    sample.add_argument("--seed", type=int, default=0, metavar="N")
+
+    compare = command("compare", _compare, "runs side by side: a table, and a figure of their curves")
+    compare.add_argument("run_folders", type=Path, nargs="+", metavar="RUN")
+    compare.add_argument("--figure", type=Path, metavar="FILE", help="write the curves (.svg, .png or .pdf)")
+
+    bench = command("bench", _bench, "how fast this machine trains: tokens per second of the arms, in turns")
+    bench.add_argument("what", choices=("train",))
+    bench.add_argument("--preset", default="cpu", metavar="NAME")
+    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each arm (default 5)")
+    bench.add_argument("--device", metavar="NAME")
+
+    results = command("results", _results, "do the runs of the experiment that have no record yet")
+    results.add_argument("names", nargs="*", metavar="RUN", help="these only; default: all that are missing")
+    results.add_argument("--runs", type=Path, default=Path("runs/results"), metavar="DIR", help="work folder")
+    results.add_argument("--records", type=Path, metavar="DIR", help="default: the package's own")
+    results.add_argument("--report", action="store_true", help="only write docs/results.md anew")
+    results.add_argument("--list", action="store_true", help="only say what there is")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from moe_course.lm.experiment import trial
+    from moe_course.lm.experiment.recipe import PRESETS, recipe
+    from moe_course.lm.training import parallel
+
+    device = parallel.start(args.device)
+    if args.preset not in PRESETS:
+        raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
+    if not PRESETS[args.preset].measured:
+        print(f"The preset {args.preset} is computed, not measured: nobody has run it yet.", file=sys.stderr)
+    text = trial.Text.of(args.data, args.level, PRESETS[args.preset].vocab_size)
+    chosen = recipe(
+        args.preset, args.model, args.seed, args.data, args.level, vocab_size=text.tokenizer.vocab_size
+    )
+    if args.steps is not None:
+        warmup = min(chosen.plan.warmup, args.steps // 10)
+        chosen = replace(chosen, plan=replace(chosen.plan, steps=args.steps, warmup=warmup))
+    result = trial.run(chosen, args.out, args.resume, device, text=text)
+    if parallel.rank_and_size()[0] == 0:
+        print(trial.table([result]))
+    parallel.stop()
+    return 0
+
+
+def _sample(args: argparse.Namespace) -> int:
+    import torch
+
+    from moe_course.lm.experiment import trial
+    from moe_course.lm.model import sample
+    from moe_course.lm.training.run_folder import load_model
+
+    trial.read_recipe(args.run_folder)  # says so where there is no run
+    model, tokenizer = load_model(args.run_folder), trial.read_tokenizer(args.run_folder)
+    prompt = [tokenizer.end, *tokenizer.encode(args.prompt)]
+    draw = torch.Generator().manual_seed(args.seed)
+    new = sample.generate(model, prompt, args.tokens, args.temperature, args.top_p, draw)
+    print(args.prompt + tokenizer.decode(new))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from moe_course.lm.experiment import trial
+
+    found = [trial.read_result(folder) for folder in args.run_folders]
+    print(trial.table(found))
+    if args.figure:
+        from moe_course import viz
+
+        viz.use_style()
+        viz.training_curves(found).savefig(args.figure)
+        print(f"curves: {args.figure}")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from moe_course.lm.experiment import bench
+    from moe_course.lm.training import parallel
+
+    print(bench.table(bench.train(args.preset, args.rounds, parallel.start(args.device))))
+    return 0
+
+
+def _results(args: argparse.Namespace) -> int:
+    from moe_course.lm.experiment import study
+
+    records = args.records or study.RECORDED
+    if args.list:
+        for name in study.runs():
+            print(f"{'recorded' if (records / f'{name}.json').exists() else 'missing ':9} {name}")
+        return 0
+    if not args.report:
+        study.do(args.names or study.runs(), args.runs, records)
+    missing = [name for name in study.runs() if not (records / f"{name}.json").exists()]
+    if records != study.RECORDED or missing:
+        print(f"{len(missing)} runs have no record in {records}; docs/results.md is as it was")
+    else:
+        from moe_course.command import launch
+        from moe_course.lm.experiment import results_page
+
+        (launch.checkout() / "docs" / "results.md").write_text(results_page.markdown(), encoding="utf-8")
+    return 0

@@ -1,0 +1,221 @@
+"""Comparisons that explain themselves: what was given, what was expected, what came, and where they first part.
+
+Every function here returns nothing when all is well and raises `CheckFailed` otherwise. They look only at plain
+data (see `protocol`), never at a learner's object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from moe_course.grading.exercises.protocol import Opaque, Outcome
+
+MAX_SHOWN = 4_000  # characters of one value in a report
+
+AXIS_WORDS = {
+    "B": "sequence",
+    "C": "slot of the buffer",
+    "D": "channel",
+    "E": "expert",
+    "F": "hidden unit",
+    "G": "label",
+    "K": "slot",
+    "L": "layer",
+    "M": "micro-batch",
+    "N": "assignment",
+    "R": "rank",
+    "S": "position",
+    "T": "token",
+    "V": "vocabulary entry",
+}
+
+
+class CheckFailed(AssertionError):
+    """A criterion is not met. Carries the smallest failing example for the report."""
+
+    def __init__(
+        self,
+        message: str,
+        given: Mapping[str, Any] | None = None,
+        expected: Any = None,
+        got: Any = None,
+    ):
+        super().__init__(message)
+        self.message = message
+        self.given = dict(given or {})
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  given    {name} = {show(value)}" for name, value in self.given.items())]
+        if self.expected is not None:
+            lines += [f"  expected {show(self.expected)}", f"  got      {show(self.got)}"]
+        return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """A value as a learner would print it: small tensors whole, large ones by their corner and shape."""
+    text = _show(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} …"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        kind = str(value.dtype).removeprefix("torch.")
+        corner = value[tuple(slice(6 if axis < 3 else 1) for axis in range(value.dim()))]
+        text = _format(corner)
+        cut = "" if corner.shape == value.shape else f", first {'×'.join(map(str, corner.shape))} of it"
+        return f"{text}  ({kind}, shape {tuple(value.shape)}{cut})"
+    if isinstance(value, tuple | list) and any(isinstance(item, torch.Tensor) for item in value):
+        return "\n           ".join(show(item) for item in value[:20])
+    if isinstance(value, Opaque):
+        return f"an object of type {value.type_name}"
+    return repr(value)
+
+
+def _format(tensor: torch.Tensor) -> str:
+    if tensor.dtype == torch.bool or not tensor.dtype.is_floating_point:
+        return str(tensor.tolist())
+    if tensor.dim() == 0:
+        return f"{tensor.item():.6g}"
+    inner = ", ".join(_format(row) for row in tensor)
+    return f"[{inner}]"
+
+
+def returned(out: Outcome, given: Mapping[str, Any] | None = None) -> Any:
+    """The value of a call, or CheckFailed with the exception that came instead."""
+    if out.error is None:
+        return out.value
+    if out.error.type_name == "NotImplementedError":
+        raise CheckFailed("a part of the exercise is not written yet (NotImplementedError)", given)
+    raise CheckFailed(f"your code raised {out.error.type_name}: {out.error.message}", given)
+
+
+def expect_tensor(
+    got: Any,
+    want: torch.Tensor,
+    axes: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    what: str = "the result",
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> None:
+    """`got` is a tensor with the shape, dtype and values of `want`; `axes` names its axes ("TE")."""
+    if not isinstance(got, torch.Tensor):
+        raise CheckFailed(f"{what} should be a tensor, not {_kind(got)}", given, want, got)
+    if got.shape != want.shape:
+        letters = ", ".join(axes)
+        raise CheckFailed(
+            f"{what} should have shape ({letters}) = {tuple(want.shape)}, not {tuple(got.shape)}",
+            given,
+            want,
+            got,
+        )
+    if got.dtype != want.dtype:
+        raise CheckFailed(f"{what} should be {want.dtype}, not {got.dtype}", given, want, got)
+    close = torch.isclose(got.double(), want.double(), rtol=rtol, atol=atol, equal_nan=False)
+    if not bool(close.all()):
+        first = (~close).nonzero()[0].tolist()
+        place = ", ".join(f"{AXIS_WORDS.get(axis, axis)} {i}" for axis, i in zip(axes, first, strict=True))
+        wrong = f"{int((~close).sum())} of {close.numel()} values differ" + (
+            f", first at {place}" if place else ""
+        )
+        raise CheckFailed(f"{what}: {wrong}", given, want, got)
+
+
+def expect_index(
+    got: Any,
+    want: torch.Tensor,
+    axes: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    what: str = "the indices",
+    any_order: bool = False,
+) -> None:
+    """`got` is a tensor of integers (int64 or int32) equal to `want`; with `any_order`, as a set in each row."""
+    if not isinstance(got, torch.Tensor) or got.dtype not in (torch.int64, torch.int32):
+        kind = got.dtype if isinstance(got, torch.Tensor) else _kind(got)
+        raise CheckFailed(f"{what} should be a tensor of integers, not {kind}", given, want, got)
+    got = got.long()
+    if any_order and got.shape == want.shape:
+        got, want, what = got.sort(-1).values, want.sort(-1).values, f"{what}, each row sorted"
+    expect_tensor(got, want, axes, given, what=what)
+
+
+def expect_gradients(
+    got: Sequence[torch.Tensor | None],
+    want: Sequence[torch.Tensor],
+    names: Sequence[str],
+    given: Mapping[str, Any] | None = None,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> None:
+    """The gradients that a `vjp` probe found are there and right. Each name ends in its axes ("x_TD")."""
+    for name, mine, right in zip(names, got, want, strict=True):
+        what, axes = f"the gradient of {name}", name.rpartition("_")[2]
+        if mine is None:
+            raise CheckFailed(f"no gradient reaches {name}", given, right, None)
+        expect_tensor(mine, right, axes, given, what=what, rtol=rtol, atol=atol)
+
+
+def expect_number(
+    got: Any, want: int | float, given: Mapping[str, Any] | None = None, *, what: str = "the result"
+) -> None:
+    """`got` is a Python int (or float) equal to `want`, to rounding for floats."""
+    if type(got) is not type(want):
+        raise CheckFailed(
+            f"{what} should be a Python {type(want).__name__}, not {_kind(got)}", given, want, got
+        )
+    same = got == want if isinstance(want, int) else abs(got - want) <= 1e-6 * max(1.0, abs(want))
+    if not same:
+        raise CheckFailed(f"{what} is wrong", given, want, got)
+
+
+def expect_tuple(
+    got: Any, length: int, given: Mapping[str, Any] | None = None, names: str = ""
+) -> tuple[Any, ...]:
+    """`got` is a tuple (or list) of `length` parts; returns it."""
+    if not isinstance(got, tuple | list) or len(got) != length:
+        raise CheckFailed(f"return {length} values{f' ({names})' if names else ''}, not {_kind(got)}", given)
+    return tuple(got)
+
+
+def expect_raises(out: Outcome, error: str, given: Mapping[str, Any]) -> None:
+    """The call raised `error` (a type's name, subclasses included)."""
+    if out.error is None:
+        raise CheckFailed(
+            f"these arguments make no sense and should raise {error}", given, f"{error}", out.value
+        )
+    if error not in out.error.bases:
+        raise CheckFailed(
+            f"these arguments should raise {error}, not {out.error.type_name}: {out.error.message}", given
+        )
+
+
+def expect_untouched(out: Outcome, inputs: Sequence[Any], names: Sequence[str] = ()) -> None:
+    """No tensor among the call's arguments was edited in place. `names` are the arguments' names."""
+    for index, (before, after) in enumerate(zip(inputs, out.inputs, strict=True)):
+        if isinstance(before, torch.Tensor) and not (
+            isinstance(after, torch.Tensor) and after.shape == before.shape and torch.equal(after, before)
+        ):
+            name = names[index] if names else f"argument {index + 1}"
+            raise CheckFailed(f"{name} was edited in place", None, before, after)
+
+
+def expect(condition: bool, message: str, given: Mapping[str, Any] | None = None) -> None:
+    """`condition` holds, or CheckFailed with `message`."""
+    if not condition:
+        raise CheckFailed(message, given)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Opaque):
+        return value.type_name
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__

@@ -1,0 +1,69 @@
+"""`moe-course check FILE...`: grade files for the exercises they define, each in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+from moe_course.grading.exercises.registry import EXERCISES, find
+from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
+from moe_course.grading.judge.verdict import Verdict, grade, without_running
+from moe_course.grading.submission.attempts import Submission, read
+from moe_course.grading.worker.sandbox import Limits, masked_modules
+
+EXERCISE_SECONDS = 120.0  # for all probes of one exercise
+
+
+def grade_submission(
+    submission: Submission, names: Sequence[str], seed: int, limits: Limits | None = None
+) -> list[Verdict]:
+    """The verdict on each named exercise of a submission, in a worker process of its own for each notebook.
+
+    With `limits` the worker is sandboxed. While a notebook's exercises are judged, the library modules that answer
+    them are masked.
+    """
+    verdicts = []
+    for notebook, group in groupby(names, key=lambda name: EXERCISES[name].notebook):
+        with WorkerSubject(submission.cells, limits, masked_modules(notebook)) as worker:
+            verdicts += [_grade_one(submission, name, worker, seed) for name in group]
+    return verdicts
+
+
+def _grade_one(submission: Submission, name: str, worker: WorkerSubject, seed: int) -> Verdict:
+    if submission.untouched(name):
+        return without_running(name, "not attempted")
+    try:
+        worker.allow(EXERCISE_SECONDS)
+        return grade(name, worker, seed)
+    except SubjectLost as lost:
+        return without_running(name, lost.status, lost.reason)
+
+
+def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[Verdict] | str]:
+    """The verdicts on one file, or the reason why it cannot be graded."""
+    try:
+        submission = read(path)
+    except ValueError as error:
+        return path, str(error)
+    names = submission.exercises
+    if exercise is not None:
+        names = tuple(name for name in names if name == find(exercise).name)
+    if not names:
+        return path, f"{path}: defines {'no exercise' if exercise is None else f'no {exercise}'}"
+    return path, grade_submission(submission, names, seed)
+
+
+def check_files(
+    paths: Sequence[Path], exercise: str | None = None, jobs: int = 1, seed: int = 0
+) -> Iterator[tuple[Path, list[Verdict] | str]]:
+    """Grade several files, `jobs` at a time; the results come in the order of the files."""
+    one = partial(check_file, exercise=exercise, seed=seed)
+    if jobs == 1 or len(paths) == 1:
+        yield from map(one, paths)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(one, paths)

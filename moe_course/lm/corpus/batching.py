@@ -1,0 +1,130 @@
+"""From documents to batches: one line of tokens, and windows cut from it.
+
+Each document is followed by the tokenizer's end token. A window may cross from one document into the next, as is
+usual in pre-training; every token is labelled with its domain, so that no loss is counted for the wrong one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moe_course.lm.corpus.build import Corpus
+from moe_course.lm.corpus.cache import cached
+from moe_course.lm.corpus.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A split as one line of tokens.
+
+    ids_T: (T,) int32. domain_T: (T,) int8, indices into `domains`. starts: (documents,) int64, where each document
+    of the split begins; it ends with the token `end`, just before the next.
+    """
+
+    ids_T: Tensor
+    domain_T: Tensor
+    starts: Tensor
+    domains: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids_T)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of S + 1 tokens: `inputs_BS` without their last, `targets_BS` without their first, both int64.
+
+    domain_BS, int64, is the domain of each target.
+    """
+
+    inputs_BS: Tensor
+    targets_BS: Tensor
+    domain_BS: Tensor
+
+
+def tokens(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Tokens:
+    """Encode a split, once: what comes out is kept in the cache."""
+    documents = corpus.split(split)
+    key = hashlib.sha256(tokenizer.to_json().encode("utf-8")).hexdigest()
+    name = f"tokens-{corpus.fingerprint[:16]}-{key[:16]}-{split}.npz"
+
+    def encode() -> bytes:
+        lines = [np.array([*tokenizer.encode(d.text), tokenizer.end], dtype=np.int32) for d in documents]
+        kept = io.BytesIO()
+        np.savez(
+            kept, ids=np.concatenate([*lines, np.empty(0, np.int32)]), lengths=[len(line) for line in lines]
+        )
+        return kept.getvalue()
+
+    arrays = np.load(io.BytesIO(cached(name, encode)))
+    lengths = torch.from_numpy(arrays["lengths"]).long()
+    labels = torch.tensor([corpus.domains.index(document.domain) for document in documents], dtype=torch.int8)
+    return Tokens(
+        ids_T=torch.from_numpy(arrays["ids"]),
+        domain_T=labels.repeat_interleave(lengths),
+        starts=lengths.cumsum(0) - lengths,
+        domains=corpus.domains,
+    )
+
+
+def batches(line: Tokens, batch_size: int, seq_len: int, seed: int, first_step: int = 0) -> Iterator[Batch]:
+    """Training batches without end. Batch number n depends on seed, sizes and n, and on nothing else.
+
+    So every model of a seed sees the same batches, and a run resumed at step n goes on with `first_step=n`. In one
+    epoch the line is cut, from a drawn offset, into windows that are met once each, in a drawn order.
+    """
+    count = _count(line, batch_size, seq_len, spare=seq_len)  # enough for every offset
+    if first_step < 0:
+        raise ValueError(f"first_step must be at least 0, got {first_step}")
+    epoch, order = -1, torch.empty(0, dtype=torch.int64)
+    step = first_step
+    while True:
+        chosen = []
+        for n in range(step * batch_size, (step + 1) * batch_size):
+            if n // count != epoch:
+                epoch = n // count
+                order = _epoch(count, seq_len, f"{seed} {epoch}")
+            chosen.append(order[n % count])
+        yield _cut(line, torch.stack(chosen), seq_len)
+        step += 1
+
+
+def windows(line: Tokens, batch_size: int, seq_len: int) -> Iterator[Batch]:
+    """Evaluation batches, in order: no token is a target twice. The last batch may be smaller.
+
+    Left out are the first token, which nothing precedes, and fewer than `seq_len` at the end.
+    """
+    count = _count(line, batch_size, seq_len, spare=1)
+    for first in range(0, count, batch_size):
+        yield _cut(line, torch.arange(first, min(first + batch_size, count)) * seq_len, seq_len)
+
+
+def _epoch(count: int, seq_len: int, drawn_from: str) -> Tensor:
+    """Where the windows of an epoch start, in their order."""
+    seed = int.from_bytes(hashlib.sha256(drawn_from.encode()).digest()[:7], "big")
+    draw = torch.Generator().manual_seed(seed)
+    offset = torch.randint(seq_len, (1,), generator=draw)
+    return torch.randperm(count, generator=draw) * seq_len + offset
+
+
+def _cut(line: Tokens, starts_B: Tensor, seq_len: int) -> Batch:
+    places = starts_B[:, None] + torch.arange(seq_len + 1)
+    ids = line.ids_T[places].long()
+    return Batch(ids[:, :-1], ids[:, 1:], line.domain_T[places[:, 1:]].long())
+
+
+def _count(line: Tokens, batch_size: int, seq_len: int, spare: int) -> int:
+    """The windows that fit into the line when `spare` tokens are no target of any."""
+    if batch_size < 1 or seq_len < 1:
+        raise ValueError(f"batch_size and seq_len must be at least 1, got {batch_size} and {seq_len}")
+    count = (len(line) - spare) // seq_len
+    if count < 1:
+        raise ValueError(f"{len(line)} tokens are too few for windows of {seq_len} + 1 tokens")
+    return count

@@ -1,0 +1,228 @@
+"""The corpus: documents with a domain, split by document, the same for everyone who has the same environment.
+
+    corpus = load("default")                     # built from what is installed, kept in the cache; no download
+    corpus = load("text:shakespeare.txt")        # any UTF-8 text
+    corpus = load("hf:roneneldan/TinyStories")   # a data set of Hugging Face, where `datasets` is installed
+    print(corpus.describe())
+
+The default has four domains: "code" (the Python standard library), "technical" (docstrings of Matplotlib, NumPy and
+PyTorch), "names" (of countries, languages and money in twenty languages) and "facts" (sentences about them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moe_course.lm.corpus import facts, names, source_files
+from moe_course.lm.corpus.cache import cached
+from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
+from moe_course.lm.corpus.facts import Cloze
+
+DEFAULT_LIMITS = {"code": 6_000_000, "technical": 6_000_000, "names": 1_000_000, "facts": 1_000_000}
+"""Bytes of each domain of the default corpus; what there is of names and facts is less."""
+
+DOWNLOAD_LIMIT = 20_000_000
+"""Bytes read of a data set."""
+
+RECIPE = 1
+"""Raised when the way the default corpus is built changes, so that a kept one is not taken for it."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents by split, in a fixed order, and what they were built from.
+
+    `fingerprint` is the SHA-256 of documents, questions and versions: two runs that name the same one have seen
+    the same text. `cloze` holds questions about the facts of the training documents.
+    """
+
+    name: str
+    domains: tuple[str, ...]
+    fingerprint: str
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    test: tuple[Document, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cloze: tuple[Cloze, ...] = ()
+
+    def split(self, name: str) -> tuple[Document, ...]:
+        """The documents of "train", "validation" or "test"."""
+        if name not in SPLITS:
+            raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
+        documents: tuple[Document, ...] = getattr(self, name)
+        return documents
+
+    def counts(self, split: str) -> dict[str, tuple[int, int]]:
+        """{domain: (documents, bytes)} of a split."""
+        counts = dict.fromkeys(self.domains, (0, 0))
+        for document in self.split(split):
+            documents, size = counts[document.domain]
+            counts[document.domain] = documents + 1, size + len(document.text.encode("utf-8"))
+        return counts
+
+    def describe(self) -> str:
+        """A table of documents and kilobytes by domain and split, the versions, and the fingerprint."""
+        columns = [self.counts(split) for split in SPLITS]
+        lines = [f"{'domain':<12}" + "".join(f"{split:>24}" for split in SPLITS)]
+        for domain in self.domains:
+            cells = [f"{column[domain][0]:,} docs {column[domain][1] / 1e3:>8,.0f} kB" for column in columns]
+            lines.append(f"{domain:<12}" + "".join(f"{cell:>24}" for cell in cells))
+        made_of = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        lines += [f"made of {made_of}"] if made_of else []
+        lines += [f"{len(self.cloze)} questions about facts"] if self.cloze else []
+        return "\n".join([*lines, f"{self.name}, fingerprint {self.fingerprint[:16]}"])
+
+
+def load(spec: str = "default", limits: Mapping[str, int] | None = None) -> Corpus:
+    """The corpus that `spec` names: "default", "text:PATH" or "hf:NAME" ("hf:NAME:CONFIGURATION").
+
+    `limits` gives other sizes to domains of the default corpus, in bytes (DEFAULT_LIMITS). Documents are taken
+    whole and in a shuffled but fixed order, so a smaller corpus is a part of a larger one.
+
+    Raises ValueError for a spec, file, data set or limit that will not do.
+    """
+    kind, _, rest = spec.partition(":")
+    if limits is not None and spec != "default":
+        raise ValueError(f"limits are for the default corpus, not for {spec!r}")
+    if spec == "default":
+        return _default(_checked({**DEFAULT_LIMITS, **(limits or {})}))
+    if kind == "text" and rest:
+        return _from_file(spec, Path(rest).expanduser())
+    if kind == "hf" and rest:
+        return _from_hub(spec, *rest.split(":", 1))
+    raise ValueError(f"no corpus {spec!r}: give 'default', 'text:PATH' or 'hf:NAME'")
+
+
+def _checked(limits: dict[str, int]) -> dict[str, int]:
+    for domain, limit in limits.items():
+        if domain not in DEFAULT_LIMITS:
+            raise ValueError(f"no domain {domain!r} to limit; there are {', '.join(DEFAULT_LIMITS)}")
+        if limit < 1:
+            raise ValueError(f"the limit of {domain!r} must be at least 1 byte, got {limit}")
+    return limits
+
+
+def _default(limits: dict[str, int]) -> Corpus:
+    made_of = source_files.versions()
+    key = json.dumps([RECIPE, limits, made_of, source_files.folders()], sort_keys=True)
+    name = f"corpus-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    return _unpack("default", cached(name, lambda: _build(limits, made_of)))
+
+
+def _build(limits: Mapping[str, int], made_of: Mapping[str, str]) -> bytes:
+    makers = {
+        "code": source_files.code,
+        "technical": source_files.technical,
+        "names": names.names,
+        "facts": facts.facts,
+    }
+    documents: list[Document] = []
+    for domain, make in makers.items():
+        found = list(take(make(), limits[domain]))
+        if not found:
+            raise ValueError(f"no text for the domain {domain!r}: this Python has no source files of it")
+        documents += found
+    told = {document.group for document in documents if split_of(document.group) == "train"}
+    return _pack(documents, facts.cloze(told), made_of)
+
+
+def _pack(
+    documents: Iterable[Document], cloze: Iterable[Cloze] = (), made_of: Mapping[str, str] | None = None
+) -> bytes:
+    """As JSON, the same bytes whenever the content is the same: their SHA-256 is the fingerprint."""
+    content = {
+        "versions": dict(made_of or {}),
+        "documents": sorted(astuple(document) for document in documents),
+        "cloze": [astuple(question) for question in cloze],
+    }
+    return json.dumps(content, ensure_ascii=False, sort_keys=True).encode("utf-8")
+
+
+def _unpack(name: str, packed: bytes) -> Corpus:
+    content = json.loads(packed)
+    documents = [Document(*row) for row in content["documents"]]
+    cloze = tuple(
+        Cloze(relation, prompt, answer, tuple(o)) for relation, prompt, answer, o in content["cloze"]
+    )
+    splits = {split: [d for d in documents if split_of(d.group) == split] for split in SPLITS}
+    return _corpus(name, hashlib.sha256(packed).hexdigest(), splits, content["versions"], cloze)
+
+
+def _corpus(
+    name: str,
+    fingerprint: str,
+    splits: Mapping[str, Iterable[Document]],
+    made_of: Mapping[str, str],
+    cloze: tuple[Cloze, ...] = (),
+) -> Corpus:
+    parts = {split: tuple(documents) for split, documents in splits.items()}
+    present = {document.domain for documents in parts.values() for document in documents}
+    domains = [domain for domain in DEFAULT_LIMITS if domain in present]  # in their own order, not by name
+    domains += sorted(present - {*domains})
+    return Corpus(name, tuple(domains), fingerprint, **parts, versions=made_of, cloze=cloze)
+
+
+def _from_file(spec: str, path: Path) -> Corpus:
+    """The first nine tenths of the characters for training, the rest for validation, and no test split.
+
+    One document each, cut at int(0.9 · n), as nanoGPT does (data/shakespeare_char/prepare.py), so that losses can
+    be compared. A hash of paragraphs would put lines of one scene on both sides.
+    """
+    text = _read_text(path)
+    cut = int(0.9 * len(text))
+    if cut == 0:
+        raise ValueError(f"{path} has {len(text)} character(s): too few to split")
+    splits = {
+        "train": [Document("text/train", "text", text[:cut])],
+        "validation": [Document("text/validation", "text", text[cut:])],
+        "test": [],
+    }
+    packed = _pack(document for documents in splits.values() for document in documents)
+    return _corpus(spec, hashlib.sha256(packed).hexdigest(), splits, {})
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise ValueError(
+            f"{path} is not UTF-8: byte {error.start} is 0x{byte:02x}, {error.reason}"
+        ) from error
+
+
+def _from_hub(spec: str, name: str, configuration: str | None = None) -> Corpus:
+    """The first DOWNLOAD_LIMIT bytes of the training split's "text" column, one document a row, split by hash."""
+    try:
+        datasets: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(f"{spec!r} needs the package `datasets`: pip install datasets") from error
+    try:
+        rows = datasets.load_dataset(name, configuration, split="train", streaming=True)
+        documents = list(take(_documents(spec, name, rows), DOWNLOAD_LIMIT))
+    except ValueError:
+        raise
+    except Exception as error:  # of many kinds: no network, no such data set, no leave to read it
+        raise ValueError(f"{spec!r} cannot be loaded: {error}") from error
+    if not documents:
+        raise ValueError(f"{spec!r} holds no text")
+    made_of = {"datasets": str(datasets.__version__)}
+    return _unpack(spec, _pack(documents, made_of=made_of))
+
+
+def _documents(spec: str, name: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[Document]:
+    for number, row in enumerate(rows):
+        if not isinstance(row.get("text"), str):
+            raise ValueError(f"{spec!r} has no column 'text'; it has {', '.join(map(repr, row))}")
+        if row["text"].strip():
+            yield Document(f"{name}/{number:08}", name, row["text"])

@@ -1,0 +1,41 @@
+"""The domain "names": how twenty languages in eleven scripts name countries, languages, scripts, money and cities.
+
+From the Unicode Common Locale Data Repository (https://cldr.unicode.org), as the package Babel carries it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from babel import Locale
+
+from moe_course.lm.corpus.document import Document, turn
+
+LANGUAGES = ("ar", "bn", "de", "el", "en", "es", "fa", "fi", "fr", "he",
+             "hi", "ja", "ko", "pl", "pt", "ru", "th", "tr", "vi", "zh")  # fmt: skip
+
+CHUNK = 40
+"""Names in one document."""
+
+
+def names() -> list[Document]:
+    """Forty names a document, one a line, all of one kind and in one language; in the order of their turn."""
+    documents = [
+        Document(f"names/{language}/{kind}/{start // CHUNK}", "names", "\n".join(chunk) + "\n")
+        for language in LANGUAGES
+        for kind, listed in _kinds(Locale.parse(language))
+        for start in range(0, len(listed), CHUNK)
+        if (chunk := listed[start : start + CHUNK])
+    ]
+    return sorted(documents, key=lambda document: turn(document.group))
+
+
+def _kinds(locale: Locale) -> Iterator[tuple[str, list[str]]]:
+    for kind in ("territories", "languages", "scripts", "currencies"):
+        yield kind, _in_order(getattr(locale, kind))
+    yield "cities", _in_order({zone: data.get("city") for zone, data in locale.time_zones.items()})
+
+
+def _in_order(named: Mapping[str, str | None]) -> list[str]:
+    """The names in the order of their codes, which is the same in every language."""
+    return [name for _, name in sorted(named.items()) if name]

@@ -1,0 +1,123 @@
+"""Two domains read from the source files of the environment: Python code, and the prose of docstrings.
+
+Nothing is imported: the files are read as text, so torch need not load, and no docstring depends on the machine.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+
+from moe_course.lm.corpus.document import Document, turn
+
+LIBRARIES = ("matplotlib", "numpy", "torch")
+"""Whose docstrings make up the domain "technical"."""
+
+_TABLES_AND_LEGACY = {"encodings", "pydoc_data", "idlelib", "lib2to3", "distutils", "turtledemo", "ensurepip"}
+
+_UNWANTED_FOLDERS = re.compile(
+    r"(^|/)(tests?|testing|_inductor|_dynamo|_vendor|distutils|f2py|site-packages)/"
+)
+
+_LEXEME = re.compile(
+    r"""
+      \#[^\n]*                                                 # a comment may hold quotes: read past it
+    | ^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(?P<name>\w+)
+    | (?P<prefix>\b[rRuUbBfF]{1,2})?
+      (?: \"{3}(?P<text>(?:[^"\\]|\\.|"(?!""))*)\"{3}
+        | '{3}(?:[^'\\]|\\.|'(?!''))*'{3}
+        | "(?:[^"\\\n]|\\.)*"
+        | '(?:[^'\\\n]|\\.)*' )
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+
+SHORTEST = 80
+"""Characters below which a docstring says too little to be kept."""
+
+
+def versions() -> dict[str, str]:
+    """Of all that is read, without build tags: a CPU and a CUDA build of torch hold the same docstrings."""
+    found = {name: importlib.metadata.version(name).partition("+")[0] for name in ("babel", *LIBRARIES)}
+    return {"python": platform.python_version(), **found}
+
+
+def folders() -> list[str]:
+    """The folders that are read."""
+    return [sysconfig.get_path("stdlib"), *(str(_folder(library)) for library in LIBRARIES)]
+
+
+def code() -> Iterator[Document]:
+    """The modules of the standard library, without its tests, tables, legacy and what is of one machine."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for path, name in _python_files([(library, "")]):
+        top = name.partition("/")[0].removesuffix(".py")
+        if top in sys.stdlib_module_names - _TABLES_AND_LEGACY and not top.startswith("_sysconfigdata"):
+            text = _read(path)
+            if text:
+                yield Document(f"code/{name}", "code", text)
+
+
+def technical() -> Iterator[Document]:
+    """The docstrings of the libraries, one document a source file, each under the name of what it describes."""
+    for path, name in _python_files([(_folder(library), f"{library}/") for library in LIBRARIES]):
+        text = "\n\n".join(docstrings(_read(path), _module(name)))
+        if text:
+            yield Document(f"technical/{name}", "technical", text + "\n")
+
+
+def docstrings(source: str, module: str) -> Iterator[str]:
+    """Every longer string in triple double quotes that begins its line, under the name it belongs to.
+
+    Besides docstrings these are the texts that `_torch_docs.py` and `_add_newdocs.py` attach to compiled
+    functions; they stand under the module's name. Read by a regular expression: 50 MB in a few seconds.
+    """
+    name = module
+    for match in _LEXEME.finditer(source):
+        if match["name"]:
+            name = f"{module}.{match['name']}"
+        text = match["text"]
+        if text is None or len(text) < SHORTEST or "f" in (match["prefix"] or "").lower():
+            continue
+        line = source.rfind("\n", 0, match.start()) + 1
+        if not source[line : match.start()].strip():
+            follows_colon = source[max(0, line - 200) : line].rstrip().endswith(":")
+            yield f"{name if follows_colon else module}\n{cleandoc(text)}"
+
+
+def _python_files(roots: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
+    """(path, name with "/") of the Python files below the folders, in the order of their turn."""
+    found = {
+        prefix + name: path
+        for root, prefix in roots
+        for path in root.rglob("*.py")
+        if not _UNWANTED_FOLDERS.search(name := path.relative_to(root).as_posix())
+    }
+    for name in sorted(found, key=turn):
+        yield found[name], name
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _folder(library: str) -> Path:
+    spec = importlib.util.find_spec(library)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the default corpus reads the docstrings of {library}, which is not installed")
+    return Path(spec.origin).parent
+
+
+def _read(path: Path) -> str:
+    """The file's text with "\\n" at line ends; empty where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""

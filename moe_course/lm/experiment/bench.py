@@ -1,0 +1,84 @@
+"""How fast a machine trains: the arms of a preset in turns, so that a busy minute falls on all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from moe_course.lm.experiment.recipe import ARMS, Recipe, recipe
+from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training import costs
+from moe_course.lm.training.step import make_optimizer
+from moe_course.lm.training.trainer import update
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Training steps of one arm: the median seconds of a step, and what they come to."""
+
+    name: str
+    seconds: float
+    tokens: int
+    flops_per_token: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.tokens_per_second * self.flops_per_token
+
+
+def train(preset: str, rounds: int = 5, device: torch.device | None = None, steps: int = 3) -> list[Speed]:
+    """The arms of a preset, each `rounds` times `steps` updates on random tokens, after one to warm up."""
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    device = device or torch.device("cpu")
+    arms = [_Arm(recipe(preset, arm), device) for arm in ARMS]
+    times: list[list[float]] = [[] for _ in arms]
+    for turn in range(rounds + 1):
+        for arm, taken in zip(arms, times, strict=True):
+            seconds = arm.time(steps)
+            if turn:
+                taken.append(seconds)
+    return [arm.speed(statistics.median(taken)) for arm, taken in zip(arms, times, strict=True)]
+
+
+def table(speeds: list[Speed]) -> str:
+    """Tokens and FLOPs per second, and each arm's speed beside that of dense with equal active parameters."""
+    reference = next(s for s in speeds if s.name == "dense-active").tokens_per_second
+    lines = [f"{'':14}{'tokens/s':>10}{'GFLOPs/s':>10}{'of dense-active':>17}"]
+    lines += [
+        f"{s.name:14}{s.tokens_per_second:>10,.0f}{s.flops_per_second / 1e9:>10,.1f}"
+        f"{s.tokens_per_second / reference:>17.2f}"
+        for s in speeds
+    ]
+    return "\n".join(lines)
+
+
+class _Arm:
+    def __init__(self, run: Recipe, device: torch.device):
+        self.run, self.device = run, device
+        self.model = Transformer(run.model, torch.Generator().manual_seed(0)).to(device)
+        self.optimizer = make_optimizer(self.model, run.plan)
+        shape = (run.batch_size, run.model.context + 1)
+        self.tokens_BS1 = torch.randint(
+            run.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)
+        )
+
+    def time(self, steps: int) -> float:
+        """Seconds of a step. Reading the loss ends each update, so a GPU has finished too."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            update(self.model, self.optimizer, self.tokens_BS1, self.run.plan, rate=1e-4)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return (time.perf_counter() - began) / steps
+
+    def speed(self, seconds: float) -> Speed:
+        tokens = self.run.batch_size * self.run.model.context
+        return Speed(self.run.name, seconds, tokens, costs.flops_per_token(self.run.model))

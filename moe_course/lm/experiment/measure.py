@@ -1,0 +1,102 @@
+"""What a trained model can do, on text it has not seen: loss by domain, and facts it recalls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe_course.lm.corpus.batching import Batch, Tokens, windows
+from moe_course.lm.corpus.facts import Cloze
+from moe_course.lm.corpus.tokenizer import Tokenizer
+from moe_course.lm.model.transformer import Transformer, evaluating
+from moe_course.lm.training.objective import bits_per_byte
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of some text: its tokens, their bytes, and the nats they cost together."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def ce(self) -> float:
+        """Nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def bpb(self) -> float:
+        """Bits per byte."""
+        return bits_per_byte(self.ce, self.tokens, self.bytes)
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
+
+
+def loss_by_domain(
+    model: Transformer, line: Tokens, tokenizer: Tokenizer, batch_size: int = 16
+) -> dict[str, Loss]:
+    """The loss on a split by the domain of each target; domains without a target are left out."""
+    nats_G = torch.zeros(len(line.domains), dtype=torch.float64)
+    tokens_G, bytes_G = (torch.zeros(len(line.domains), dtype=torch.int64) for _ in range(2))
+    piece_bytes_V = torch.from_numpy(tokenizer.piece_bytes_V).long()
+    device = model.embedding.weight.device
+    with evaluating(model):
+        for batch in windows(line, batch_size, model.config.context):
+            ce_BS = token_losses(model, batch, device).cpu()
+            domain_T, targets_T = batch.domain_BS.flatten(), batch.targets_BS.flatten()
+            nats_G.index_add_(0, domain_T, ce_BS.flatten().double())
+            tokens_G.index_add_(0, domain_T, torch.ones_like(targets_T))
+            bytes_G.index_add_(0, domain_T, piece_bytes_V[targets_T])
+    found = zip(line.domains, nats_G.tolist(), tokens_G.tolist(), bytes_G.tolist(), strict=True)
+    return {domain: Loss(nats, tokens, size) for domain, nats, tokens, size in found if tokens}
+
+
+def token_losses(model: Transformer, batch: Batch, device: torch.device) -> Tensor:
+    """ce_BS, the nats that each target costs."""
+    logits_BSV, _ = model(batch.inputs_BS.to(device))
+    return F.cross_entropy(logits_BSV.float().mT, batch.targets_BS.to(device), reduction="none")
+
+
+def recall(model: Transformer, tokenizer: Tokenizer, questions: Sequence[Cloze], at_once: int = 32) -> float:
+    """The share of questions whose right answer gets the highest probability of the four; guessing gives a quarter.
+
+    The probability is that of the whole answer and the full stop after it, so that no answer wins by being a
+    beginning of another. Raises ValueError where there is no question.
+    """
+    if not questions:
+        raise ValueError("there are no questions to ask")
+    right = 0
+    for first in range(0, len(questions), at_once):
+        asked = questions[first : first + at_once]
+        texts = [(q.prompt, option) for q in asked for option in q.options]
+        scores = iter(log_probs(model, tokenizer, texts))
+        for question in asked:
+            by_option = {option: next(scores) for option in question.options}
+            right += max(by_option, key=by_option.__getitem__) == question.answer
+    return right / len(questions)
+
+
+def log_probs(model: Transformer, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]]) -> list[float]:
+    """log p(answer and full stop | prompt) of each (prompt, answer), in nats. Prompts follow an end of document."""
+    rows = []
+    for prompt, answer in texts:
+        before = [tokenizer.end, *tokenizer.encode(prompt)]
+        after = tokenizer.encode(f"{answer}.")
+        rows.append((before + after, len(before)))
+    longest = max(len(ids) for ids, _ in rows)
+    padded = torch.tensor(
+        [ids + [tokenizer.end] * (longest - len(ids)) for ids, _ in rows]
+    )  # causal: no harm
+    device = model.embedding.weight.device
+    with evaluating(model):
+        logits_BSV, _ = model(padded[:, :-1].to(device))
+        log_p_BS = (
+            logits_BSV.float().log_softmax(-1).gather(2, padded[:, 1:, None].to(device)).squeeze(2).cpu()
+        )
+    return [log_p_BS[row, start - 1 : len(ids) - 1].sum().item() for row, (ids, start) in enumerate(rows)]

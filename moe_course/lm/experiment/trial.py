@@ -1,0 +1,225 @@
+"""From a recipe to a result: train a model, measure it, and keep both in a folder.
+
+A run's folder holds, beside what `moe_course.lm.training.run_folder` says: `recipe.json`; `tokenizer.json`; and, once
+the run has ended, `result.json`: the curve, the losses by domain, the recall, and where it was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moe_course.config import MoEConfig
+from moe_course.lm.corpus.batching import Tokens, batches, windows
+from moe_course.lm.corpus.batching import tokens as encode
+from moe_course.lm.corpus.build import Corpus, load
+from moe_course.lm.corpus.tokenizer import Tokenizer, tokenizer_from_json, train_tokenizer
+from moe_course.lm.experiment.measure import loss_by_domain, recall
+from moe_course.lm.experiment.recipe import Recipe
+from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training import checkpoint, costs, log, parallel
+from moe_course.lm.training.run_folder import CHECKPOINT, LOG
+from moe_course.lm.training.trainer import Watch, train
+from moe_course.moe.layer import MoELayer
+
+RECIPE, TOKENIZER, RESULT = "recipe.json", "tokenizer.json", "result.json"
+CURVE = ("step", "ce", "held_out_ce", "seconds", "cpu_seconds", "lb_loss", "drop_rate", "load_LE")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus in the tokens of a tokenizer."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+
+    @classmethod
+    def of(cls, data: str = "default", level: str = "bpe", vocab_size: int = 1024) -> Text:
+        """The corpus and a tokenizer trained on it, both kept in the cache."""
+        corpus = load(data)
+        return cls(corpus, train_tokenizer(corpus, vocab_size, level))
+
+    def line(self, split: str) -> Tokens:
+        """A split, encoded."""
+        return encode(self.corpus, self.tokenizer, split)
+
+    def last_split(self, context: int) -> str:
+        """The split to measure on: "test", or "validation" where that has no window of the context."""
+        return "test" if self.corpus.test and len(self.line("test")) > context else "validation"
+
+    def batch(self, recipe: Recipe) -> Callable[[int], Tensor]:
+        """step → tokens_BS1, as `train` wants it; going on with the next step costs nothing extra."""
+        line, sizes = self.line("train"), (recipe.batch_size, recipe.model.context, recipe.plan.seed)
+        upcoming, next_step = batches(line, *sizes), 0
+
+        def batch(step: int) -> Tensor:
+            nonlocal upcoming, next_step
+            if step != next_step:
+                upcoming = batches(line, *sizes, first_step=step)
+            next_step = step + 1
+            return whole(next(upcoming))
+
+        return batch
+
+    def held_out(self, recipe: Recipe, sequences: int = 128) -> list[Tensor]:
+        """Batches tokens_BS1 from all over the validation split, the same for every run."""
+        line = self.line("validation")
+        each = list(windows(line, 1, recipe.model.context))
+        chosen = torch.cat([whole(window) for window in each[:: max(1, len(each) // sequences)][:sequences]])
+        return list(chosen.split(recipe.batch_size))
+
+
+def whole(batch: Any) -> Tensor:
+    """tokens_BS1 of a Batch: its inputs and the last target."""
+    return torch.cat([batch.inputs_BS, batch.targets_BS[:, -1:]], dim=1)
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    moe_layer: Callable[[MoEConfig], MoELayer] | None = None,
+    watch: Watch | None = None,
+    progress: bool = True,
+    text: Text | None = None,
+) -> dict[str, Any]:
+    """Train what the recipe says in `folder`, measure it on the test split, and return what `result.json` holds.
+
+    moe_layer: as in `Transformer`. watch: as in `train`. text: the recipe's, where it is at hand already.
+    Raises ValueError where the recipe's vocabulary is not the tokenizer's, and where the folder's run had another
+    recipe or text; FileExistsError as `train` does.
+    """
+    text = text or Text.of(recipe.data, recipe.level, recipe.model.vocab_size)
+    if text.tokenizer.vocab_size != recipe.model.vocab_size:
+        sizes = f"{recipe.model.vocab_size}, the tokenizer one of {text.tokenizer.vocab_size}"
+        raise ValueError(f"the model has a vocabulary of {sizes}")
+    seed = recipe.plan.seed
+    model = Transformer(recipe.model, torch.Generator().manual_seed(seed), moe_layer).to(device)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.endswith(recipe.frozen))
+    first = parallel.rank_and_size()[0] == 0
+    if checkpoint.exists(folder / CHECKPOINT):
+        if resume:
+            _need_same(folder, recipe, text)
+    elif first:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / RECIPE, recipe.to_dict())
+        (folder / TOKENIZER).write_text(text.tokenizer.to_json(), encoding="utf-8")
+    train(
+        model, recipe.plan, text.batch(recipe), folder, text.held_out(recipe), resume, progress, watch=watch
+    )
+    result = measure(model, recipe, text) | {"curve": curve(folder)}
+    if first:
+        _write(folder / RESULT, result)
+    return result
+
+
+def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
+    """A run goes on as it began. What `train` compares itself, the model and the plan, is left to it."""
+    before, now = read_recipe(folder).to_dict(), recipe.to_dict()
+    for name in ("name", "data", "level", "batch_size", "frozen"):
+        if before[name] != now[name]:
+            raise ValueError(f"the run in {folder} has {name} = {before[name]!r}, this one {now[name]!r}")
+    if read_tokenizer(folder).to_json() != text.tokenizer.to_json():
+        raise ValueError(f"the run in {folder} was begun on another text: {recipe.data!r} has changed since")
+
+
+def measure(model: Transformer, recipe: Recipe, text: Text) -> dict[str, Any]:
+    """Losses by domain and in all on held-out text, the share of facts recalled, sizes, costs, and the machine."""
+    split = text.last_split(recipe.model.context)
+    by_domain = loss_by_domain(model, text.line(split), text.tokenizer, recipe.batch_size)
+    in_all, *others = by_domain.values()
+    for loss in others:
+        in_all = in_all + loss
+    total, active = model.num_params()
+    return {
+        "recipe": recipe.to_dict(),
+        "corpus": text.corpus.fingerprint,
+        "params": {"total": total, "active": active},
+        "flops_per_token": costs.flops_per_token(recipe.model),
+        "split": split,
+        "ce": round(in_all.ce, 5),
+        "bpb": round(in_all.bpb, 5),
+        "by_domain": {
+            name: {"ce": round(loss.ce, 5), "bpb": round(loss.bpb, 5), "tokens": loss.tokens}
+            for name, loss in by_domain.items()
+        },
+        "recall": round(recall(model, text.tokenizer, text.corpus.cloze), 5) if text.corpus.cloze else None,
+        "machine": machine(),
+    }
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """What the log says at the steps where held-out data were evaluated."""
+    return [
+        {name: _short(record[name]) for name in CURVE if name in record}
+        for record in log.read(folder / LOG)
+        if "held_out_ce" in record
+    ]
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Results side by side: parameters, tokens, loss on the test split, recall, and what the training took."""
+    lines = [
+        f"{'run':28}{'seed':>5}{'total':>12}{'active':>12}{'tokens':>12}{'CE':>8}{'bits/byte':>11}{'recall':>8}"
+        f"{'TFLOPs':>9}{'seconds':>9}"
+    ]
+    for result in results:
+        recipe = Recipe.from_dict(result["recipe"])
+        recalled = "" if result["recall"] is None else f"{result['recall']:.1%}"
+        total, active = result["params"]["total"], result["params"]["active"]
+        lines.append(
+            f"{recipe.name:28}{recipe.plan.seed:>5}{total:>12,}{active:>12,}{recipe.tokens:>12,}"
+            f"{result['ce']:>8.4f}{result['bpb']:>11.4f}{recalled:>8}"
+            f"{recipe.tokens * result['flops_per_token'] / 1e12:>9.1f}{result['curve'][-1]['seconds']:>9.0f}"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """What was computed on, as far as it bears on seconds."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": gpu or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run. Raises ValueError where the folder holds none."""
+    try:
+        return Recipe.from_dict(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no run: there is no {RECIPE} in it") from None
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a run."""
+    return tokenizer_from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a run. Raises ValueError where it has not ended."""
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no finished run: there is no {RESULT} in it") from None
+    return result
+
+
+def _short(value: Any) -> Any:
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

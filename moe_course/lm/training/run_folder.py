@@ -1,0 +1,83 @@
+"""A run's folder: `checkpoint.pt`, the one before it as `checkpoint.previous.pt`, and `log.jsonl`."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moe_course.lm.model.lm_config import LMConfig, TrainConfig
+from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training import checkpoint, log, parallel
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+
+
+def load_model(run: Path) -> Transformer:
+    """The model of a run as it was last saved, on the CPU and in evaluation mode. Errors: `checkpoint.load`."""
+    state = checkpoint.load(run / CHECKPOINT)
+    model = Transformer(LMConfig.from_dict(state["config"]))
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def begin(
+    run: Path, model: Transformer, optimizer: torch.optim.Optimizer, plan: TrainConfig, resume: bool
+) -> tuple[int, tuple[float, float]]:
+    """Make the folder, or load what it holds; returns the first step to do and `Clock.spent` so far."""
+    if not checkpoint.exists(run / CHECKPOINT):
+        run.mkdir(parents=True, exist_ok=True)
+        _cut_log(run, step=0)  # of a run that never came to a checkpoint
+        return 0, (0.0, 0.0)
+    if not resume:
+        raise FileExistsError(f"{run} holds a run: resume it, or choose another folder")
+    state = checkpoint.load(run / CHECKPOINT)
+    _need_same("config", state["config"], model.config.to_dict())
+    _need_same("plan", state["plan"], dataclasses.asdict(plan))
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    _cut_log(run, state["step"])
+    return state["step"], tuple(state["spent"])
+
+
+def save(
+    run: Path,
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    plan: TrainConfig,
+    step: int,
+    spent: tuple[float, float],
+    must: bool,
+) -> None:
+    """Write a checkpoint after `step` steps. Where the disk does not take it, raise if it `must`, else warn."""
+    state = {
+        "step": step,
+        "spent": spent,
+        "config": model.config.to_dict(),
+        "plan": dataclasses.asdict(plan),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    try:
+        checkpoint.save(run / CHECKPOINT, state)
+    except OSError as error:
+        if must:
+            raise
+        warnings.warn(f"no checkpoint at step {step}: {error}; the run goes on", stacklevel=3)
+
+
+def _cut_log(run: Path, step: int) -> None:
+    if parallel.rank_and_size()[0] == 0:
+        log.cut(run / LOG, step)
+
+
+def _need_same(what: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """A run goes on as it began; only what is written, and how often, may change."""
+    free = ("log_every", "save_every", "eval_every")
+    changed = [name for name in now if name not in free and saved.get(name) != now[name]]
+    if changed:
+        name = changed[0]
+        raise ValueError(f"the run's {what} has {name} = {saved.get(name)!r}, this one has {now[name]!r}")

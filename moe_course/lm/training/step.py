@@ -1,0 +1,105 @@
+"""One update: the learning rate, the optimizer, and gradients in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moe_course.lm.model.lm_config import TrainConfig
+from moe_course.lm.training.objective import cross_entropy, moe_objective
+from moe_course.moe.layer import MoEStats
+
+
+def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float) -> float:
+    """Up in a line to `peak` at step warmup − 1, then half a cosine down to `floor` at step total − 1; floor after.
+
+    total must exceed warmup + 1. Source of the cosine: SGDR, arXiv 1608.03983, equation 5, without restarts.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = min((step - warmup) / (total - 1 - warmup), 1.0)
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: nn.Module, plan: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices and none on norm gains; one fused kernel a step on CUDA."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    gains = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    fused = matrices[0].device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=plan.peak, betas=plan.betas, fused=fused)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """What a batch gave, gradients aside: means over its pieces, and sums of what is counted. Nothing is on the host.
+
+    ce, lb_loss, z_loss, drop_rate: 0-dim; the last three are means over MoE layers, 0 for a dense model.
+    counts_LE: one counts_E for each MoE layer.
+    """
+
+    ce: Tensor
+    lb_loss: Tensor
+    z_loss: Tensor
+    drop_rate: Tensor
+    counts_LE: list[Tensor]
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    pieces: Sequence[Tensor],
+    lb_weight: float,
+    z_weight: float,
+    autocast: contextlib.AbstractContextManager[object] | None = None,
+) -> Gradients:
+    """Add the gradients of the mean objective over pieces of equal size, each tokens_BS1, to the parameters'.
+
+    The model sees tokens[:, :-1] and predicts tokens[:, 1:]. The balancing loss is that of each piece by itself.
+    """
+    results = []
+    for tokens_BS1 in pieces:
+        with autocast or contextlib.nullcontext():
+            logits_BSV, aux = model(tokens_BS1[:, :-1])
+        ce = cross_entropy(logits_BSV, tokens_BS1[:, 1:])
+        loss = moe_objective(ce, aux.lb_losses, aux.z_losses, lb_weight, z_weight)
+        (loss / len(pieces)).backward()
+        results.append((ce.detach(), aux.stats))
+    return _summary(results)
+
+
+def _summary(results: list[tuple[Tensor, list[MoEStats]]]) -> Gradients:
+    ce = torch.stack([ce for ce, _ in results]).mean()
+    layers = list(zip(*(stats for _, stats in results), strict=True))  # [layer][piece]
+
+    def mean(name: str) -> Tensor:
+        values = [getattr(stats, name).detach() for layer in layers for stats in layer]
+        return torch.stack(values).mean() if values else torch.zeros_like(ce)
+
+    counts_LE = [torch.stack([stats.counts_E for stats in layer]).sum(dim=0) for layer in layers]
+    return Gradients(ce, mean("lb_loss"), mean("z_loss"), mean("drop_rate"), counts_LE)
+
+
+def train_step(
+    model: nn.Module,
+    tokens_BS1: Tensor,
+    optimizer: torch.optim.Optimizer,
+    lb_weight: float,
+    z_weight: float,
+    clip: float,
+) -> float:
+    """One update on one batch, gradients clipped to the global norm `clip`. Returns the batch's CE before it.
+
+    `train` does the same with more around it; here the whole of it fits in the eye.
+    """
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = cross_entropy(logits_BSV, tokens_BS1[:, 1:])
+    moe_objective(ce, aux.lb_losses, aux.z_losses, lb_weight, z_weight).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return ce.item()
