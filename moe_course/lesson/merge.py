@@ -1,19 +1,20 @@
 """An update of a course notebook that keeps everything its learner wrote: a three-way merge of cells.
 
 `base` is the release that the learner was handed, `new` the release of today, `mine` the learner's file.
-Cells are recognised by nbgrader's grade_id, else by their id, else by their text, so that a tool that drops
-ids or metadata (Colab does) costs nobody their work.
+Which cell is which, `moe_course.grading.submission.matching` finds out, as it does for the repair of submissions: a
+tool that drops ids or metadata (Colab does) costs nobody their work.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nbformat import NotebookNode
+
+from moe_course.grading.submission.matching import Release, by_key, grade_id, marks, recognise
 
 Cells = dict[str, NotebookNode]
 
@@ -36,10 +37,10 @@ def merge(base: NotebookNode, new: NotebookNode, mine: NotebookNode) -> Merged:
     followed. Deleted course cells come back. Outputs of untouched cells are dropped.
     """
     old, fresh = by_key(base), by_key(new)
-    claims = recognise(mine.cells, old, fresh)
-    theirs = {key: cell for key, cell in zip(claims, mine.cells, strict=True) if key is not None}
+    claims = recognise(mine.cells, Release(base, later=new))
+    theirs = {key: mine.cells[place] for key, place in claims.items()}
     merged = Merged(copy.deepcopy(new))
-    added = _added(claims, mine.cells, old, fresh, merged.notes)
+    added = _added({place: key for key, place in claims.items()}, mine.cells, old, fresh, merged.notes)
 
     cells = [*added.get(None, [])]
     for key, cell in fresh.items():
@@ -52,17 +53,9 @@ def merge(base: NotebookNode, new: NotebookNode, mine: NotebookNode) -> Merged:
     return merged
 
 
-def by_key(notebook: NotebookNode) -> Cells:
-    """The cells of a released notebook in order, by grade_id where there is one, else by the cell's id."""
-    return {grade_id(cell) or cell.id: cell for cell in notebook.cells}
-
-
-def grade_id(cell: NotebookNode) -> str | None:
-    return cell.metadata.get("nbgrader", {}).get("grade_id")
-
-
 def is_solution(cell: NotebookNode) -> bool:
-    return bool(cell.metadata.get("nbgrader", {}).get("solution"))
+    """Whether nbgrader's marks say that a cell holds the answer of an exercise."""
+    return bool(marks(cell).get("solution"))
 
 
 def same(one: NotebookNode, other: NotebookNode) -> bool:
@@ -70,46 +63,14 @@ def same(one: NotebookNode, other: NotebookNode) -> bool:
     return one.cell_type == other.cell_type and one.source.strip() == other.source.strip()
 
 
-def recognise(cells: list[NotebookNode], old: Cells, fresh: Cells) -> list[str | None]:
-    """The key of the course cell that each of the learner's cells is, or None for one of their own.
-
-    A key is given once. Of several copies of a cell, the last one with an edit is it: run from top to bottom,
-    that is the one that counts.
-    """
-    course = fresh | old
-    claims: list[str | None] = [None] * len(cells)
-    keys_by_text = {cell.source.strip(): key for key, cell in course.items() if cell.source.strip()}
-    guesses = (
-        grade_id,
-        lambda cell: cell.get("id"),
-        lambda cell: keys_by_text.get(cell.source.strip()),
-        lambda cell: _defines_answer(cell, old),
-    )
-    for guess in guesses:
-        candidates: dict[str, list[int]] = {}
-        for place, cell in enumerate(cells):
-            key = guess(cell)
-            if claims[place] is None and key in course and key not in claims:
-                candidates.setdefault(key, []).append(place)
-        for key, places in candidates.items():
-            edited = [place for place in places if not same(cells[place], course[key])]
-            claims[(edited or places)[-1]] = key
-    return claims
-
-
-def _defines_answer(cell: NotebookNode, course: Cells) -> str | None:
-    """The exercise that a cell without usable metadata answers: the first one it defines at top level."""
-    defined = re.findall(r"^(?:def|class)\s+(\w+)", cell.source, flags=re.MULTILINE)
-    return next((name for name in defined if name in course and is_solution(course[name])), None)
-
-
 def _added(
-    claims: list[str | None], cells: list[NotebookNode], old: Cells, fresh: Cells, notes: list[str]
+    keys: dict[int, str], cells: list[NotebookNode], old: Cells, fresh: Cells, notes: list[str]
 ) -> dict[str | None, list[NotebookNode]]:
     """The learner's own cells, by the course cell they follow (None: at the top)."""
     added: dict[str | None, list[NotebookNode]] = {}
     behind: str | None = None
-    for key, cell in zip(claims, cells, strict=True):
+    for place, cell in enumerate(cells):
+        key = keys.get(place)
         if key in fresh:
             behind = key
         elif cell.source.strip() and not any(same(cell, old[k]) for k in (key, grade_id(cell)) if k in old):

@@ -85,16 +85,17 @@ def reset(name: str, work: Path) -> list[str]:
     A solution cell that was deleted comes back as well. Returns what to say. Raises ValueError for an unknown
     exercise or a file that cannot be read.
     """
-    from moe_course.lesson.merge import by_key, merge, recognise, same
+    from moe_course.grading.submission.matching import Release, recognise
+    from moe_course.lesson.merge import merge, same
 
     exercise = find(name)
     mine = work / exercise.notebook / f"{exercise.notebook}.ipynb"
     released, notebook = _read_notebook(work / STATE / "base" / mine.name), _read_notebook(mine)
-    course = by_key(released)
-    if exercise.name not in recognise(notebook.cells, course, course):
+    course = Release(released)
+    if exercise.name not in recognise(notebook.cells, course):
         notebook = merge(released, released, notebook).notebook
-    cell = notebook.cells[recognise(notebook.cells, course, course).index(exercise.name)]
-    stub = course[exercise.name]
+    cell = notebook.cells[recognise(notebook.cells, course)[exercise.name]]
+    stub = course.cells[exercise.name]
     stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
     code = _unused(work / STATE / "backups" / f"{exercise.name}-{stamp}.py")
     _copy(mine, _unused(code.with_name(f"{mine.stem}-{stamp}.ipynb")))

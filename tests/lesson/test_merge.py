@@ -6,6 +6,7 @@ import random
 import pytest
 from synthetic import answer, check, code, notebook, text
 
+from moe_course.grading.submission.repair import repair
 from moe_course.lesson.merge import merge
 
 
@@ -201,3 +202,52 @@ def test_whatever_a_learner_does_no_line_of_theirs_is_lost(seed):
     assert len({cell.id for cell in merged.cells}) == len(merged.cells)
     grade_ids = [cell.metadata.nbgrader.grade_id for cell in merged.cells if "nbgrader" in cell.metadata]
     assert grade_ids == [cell.metadata.nbgrader.grade_id for cell in new.cells if "nbgrader" in cell.metadata]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        MINE,
+        "def f(x:\n    return x",  # does not parse
+        "async def f(x):\n    return x",
+        "f = lambda x: x",
+        "# def f(x):\n#     raise NotImplementedError  # your code here",  # commented out
+    ],
+)
+@pytest.mark.parametrize("kind", ["code", "markdown"])
+def test_an_update_finds_an_answer_as_the_repair_does(mine, source, kind):
+    """The marks are gone, and the text is hardly what was released."""
+    fenced = f"```python\n{source}\n```"
+    cell = code("somewhere", source) if kind == "code" else text("somewhere", fenced)
+    del cell["id"]
+    mine.cells[2] = cell
+    new = released(text("end"), signature="x, k")
+    merged = merge(BASE, new, mine)
+    fixed = repair(copy.deepcopy(mine), BASE).notebook
+    assert fixed.cells[2].id == "f"
+    kept = next(cell for cell in merged.notebook.cells if source in cell.source)
+    assert kept.id == "f" or (kind, source[0]) == ("markdown", "#")
+
+
+def test_an_interrupted_update_is_recognised_by_its_text_alone(mine):
+    """The learner's file is of the new release already, the noted base is not; a tool has dropped all names."""
+    new = released(text("end"), words="Better words.", signature="x, k")
+    mine = copy.deepcopy(new)
+    edit(mine, "f", MINE)
+    mine.cells.append(code("own", "f(3)"))
+    for cell in mine.cells:
+        cell.metadata = {}
+        del cell["id"]
+    merged = merge(BASE, new, mine).notebook
+    assert [cell.source for cell in merged.cells] == [
+        *("# Title", "Better words.", MINE, "check(f)", "Some words.", "f(3)")
+    ]
+
+
+@pytest.mark.parametrize("marks", [None, "x", ["f"], {"grade_id": 3}, {"grade_id": ["f"]}])
+def test_odd_marks_lose_nothing(mine, marks):
+    mine.cells[2].metadata["nbgrader"] = marks
+    edit(mine, "f", MINE)
+    merged = merge(BASE, released(text("end")), mine).notebook
+    assert merged.cells[2].source == MINE
+    assert merged.cells[2].metadata == BASE.cells[2].metadata

@@ -1,4 +1,8 @@
-"""Which cell of a learner's notebook is which cell of the release, whatever happened to names, ids and metadata."""
+"""Which cell of a learner's notebook is which cell of the release, whatever happened to names, ids and metadata.
+
+Two things rest on it: the repair of a submission before it is graded, and the update of a learner's own copy
+(`moe_course.lesson.merge`).
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,23 @@ Claims = dict[str, int]  # the key of a released cell → the place of the learn
 
 
 class Release:
-    """A released notebook: its cells by grade_id, else by id, and what marks an exercise."""
+    """A released notebook: its cells by grade_id, else by id, and what marks an exercise.
 
-    def __init__(self, notebook: NotebookNode) -> None:
+    later: a newer release of the same notebook. A learner may have its cells already, if an update was interrupted.
+    """
+
+    def __init__(self, notebook: NotebookNode, later: NotebookNode | None = None) -> None:
         self.notebook = notebook
-        self.cells = {grade_id(cell) or cell["id"]: cell for cell in notebook.cells}
+        self.cells = by_key(notebook)
         self.graded = [key for key, cell in self.cells.items() if grade_id(cell)]
         self.solutions = [key for key in self.graded if marks(self.cells[key]).get("solution")]
         self.checks = [key for key in self.graded if key not in self.solutions]
         self.setups = [key for key, cell in self.cells.items() if "setup" in tags(cell)]
         self.needed = {*self.graded, *self.setups}
-        self.texts = {cell.source.strip(): key for key, cell in self.cells.items() if cell.source.strip()}
+        newer = by_key(later) if later is not None else {}
+        self.newcomers = {key: cell for key, cell in newer.items() if key not in self.cells}
+        known = [*newer.items(), *self.cells.items()]
+        self.texts = {cell.source.strip(): key for key, cell in known if cell.source.strip()}
         self.stubs = {key: definitions(self.cells[key].source) for key in self.solutions}
         self.home = {name: key for key, stub in self.stubs.items() for name in stub}
 
@@ -40,11 +50,17 @@ class Release:
         return name in self.home and self.stubs[self.home[name]][name] == form
 
 
+def by_key(notebook: NotebookNode) -> dict[str, NotebookNode]:
+    """The cells of a released notebook in order, by grade_id where there is one, else by the cell's id."""
+    return {grade_id(cell) or cell["id"]: cell for cell in notebook.cells}
+
+
 def recognise(cells: list[NotebookNode], release: Release) -> Claims:
     """The cells of the release that are in `cells`, each once, and no cell for two of them."""
     claims = _claim_solutions(cells, release)
     _claim_checks(cells, release, claims)
     _claim_by_id_and_text(cells, release, claims)
+    _claim_newcomers(cells, release, claims)
     _claim_similar(cells, release, claims)
     return claims
 
@@ -68,7 +84,9 @@ def _claim_solutions(cells: list[NotebookNode], release: Release) -> Claims:
             continue
         source = code_of(cell)
         named = [grade_id(cell), cell.get("id")]
-        defined = definitions(source, search=is_code or not release.stubs.keys().isdisjoint(named))
+        is_fenced = source != cell.source
+        search = is_code or is_fenced or not release.stubs.keys().isdisjoint(named)
+        defined = definitions(source, search=search)
         answers = {release.home[name] for name in defined if name in release.home}
         for key in answers or {key for key in named if key in release.stubs}:
             attempt = attempt_at(key, source, defined, release)
@@ -119,6 +137,19 @@ def _claim_by_id_and_text(cells: list[NotebookNode], release: Release, claims: C
                 places.setdefault(key, []).append(place)
         for key, found in places.items():
             claims[key] = min(found, key=lambda at: (cells[at].source != others[key].source, at))
+
+
+def _claim_newcomers(cells: list[NotebookNode], release: Release, claims: Claims) -> None:
+    """Cells that only the later release has, by grade_id, id or text. What a cell defines does not count here.
+
+    A learner's own function may have the name of an exercise that did not exist when they wrote it.
+    """
+    names = (grade_id, lambda cell: cell.get("id"), lambda cell: release.texts.get(cell.source.strip()))
+    for name in names:
+        for place, cell in reversed(list(enumerate(cells))):
+            key = name(cell)
+            if key in release.newcomers and key not in claims and place not in claims.values():
+                claims[key] = place
 
 
 def _claim_similar(cells: list[NotebookNode], release: Release, claims: Claims) -> None:
