@@ -50,4 +50,5 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
-c.Judge.seed = 0  # the graders' random numbers: change it once a term, and keep it for the whole cohort
+# The graders' random numbers start from a seed that is drawn at the first autograde and kept beside the gradebook
+# (gradebook.db.seed, for your eyes only), since whoever knows it can look up what will be asked.

@@ -15,9 +15,10 @@ from moe_course.command import training
 def _check(args: argparse.Namespace) -> int:
     from moe_course.grading.judge.files import check_files
     from moe_course.grading.judge.rendering import as_dict, as_text, printable
+    from moe_course.grading.judge.verdict import draw_seed
 
-    good = True
-    for path, verdicts in check_files(args.files, args.exercise, args.jobs, args.seed):
+    good, seed = True, draw_seed() if args.seed is None else args.seed
+    for path, verdicts in check_files(args.files, args.exercise, args.jobs, seed=seed):
         if isinstance(verdicts, str):
             good = False
             print(printable(verdicts), file=sys.stderr)
@@ -28,6 +29,8 @@ def _check(args: argparse.Namespace) -> int:
                 print(json.dumps({"file": str(path), **as_dict(verdict)}, ensure_ascii=False), flush=True)
             else:
                 print(f"{path}\n{as_text(verdict)}\n", flush=True)
+    if not args.json:
+        print(f"--seed {seed} repeats this run exactly")
     return 0 if good else 1
 
 
@@ -209,7 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     check.add_argument("--exercise", metavar="NAME", help="grade this exercise only")
     check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="files graded at a time")
-    check.add_argument("--seed", type=int, default=0, metavar="N", help="repeat a run exactly (default 0)")
+    check.add_argument("--seed", type=int, metavar="N", help="repeat a run exactly (default: drawn)")
     check.add_argument("--json", action="store_true", help="one JSON object a line")
 
     grade = command("grade", _grade, "grade a cohort: a folder or zip of submissions, each in a sandbox")

@@ -17,6 +17,7 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Integer
 
+from moe_course.grading.cohort.ledger import seed_beside
 from moe_course.grading.exercises import locate
 from moe_course.grading.exercises.registry import exercises_of
 from moe_course.grading.judge.files import grade_submission
@@ -45,9 +46,12 @@ class Repair(NbGraderPreprocessor):
 class Judge(NbGraderPreprocessor):
     """Grades the exercises of a course notebook in a sandbox, in the place of nbgrader's `Execute`."""
 
-    seed = Integer(0, help="The seed of the graders' random numbers, the same for a whole cohort.").tag(
-        config=True
-    )
+    seed = Integer(
+        None,
+        allow_none=True,
+        help="The seed of the graders' random numbers, the same for a whole course. By default one is drawn and kept "
+        "beside the gradebook; never put one where a learner can read it.",
+    ).tag(config=True)
     unsafe = Bool(False, help="Run submissions without a sandbox, with your own rights.").tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
@@ -57,7 +61,7 @@ class Judge(NbGraderPreprocessor):
         if not exercises:
             raise Ungradable(f"{name} is no notebook of this course; grade it with nbgrader's own Execute")
         submission = from_notebook(Path(f"{name}.ipynb"), json.loads(nbformat.writes(nb)))
-        verdicts = grade_submission(submission, exercises, self.seed, walls(self.unsafe))
+        verdicts = grade_submission(submission, exercises, self._seed(resources), walls(self.unsafe))
         for verdict in verdicts:
             if verdict.problem:
                 raise Ungradable(verdict.problem)
@@ -71,6 +75,18 @@ class Judge(NbGraderPreprocessor):
                     worth = cell.metadata.nbgrader.get("points", by_cell[grade_id].max_score)
                     cell.outputs = _outputs(by_cell[grade_id], worth, number)
         return nb, resources
+
+    def _seed(self, resources: dict[str, Any]) -> int:
+        """The configured seed, else the one that is kept beside the gradebook."""
+        if self.seed is not None:
+            return self.seed
+        place, _, database = resources["nbgrader"]["db_url"].partition(":///")
+        if place != "sqlite" or not database:
+            raise ValueError(
+                f"the gradebook is no file ({place}): there is no place beside it for the seed that graders draw "
+                "their numbers from; give `nbgrader autograde` one that no learner knows, --Judge.seed=N"
+            )
+        return seed_beside(Path(database))
 
 
 def _outputs(verdict: Verdict, worth: float, number: int) -> list[NotebookNode]:

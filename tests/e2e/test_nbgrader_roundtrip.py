@@ -3,11 +3,13 @@
 import csv
 import html
 import re
+import stat
 
 import pytest
 from nbgrader.api import Gradebook
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
 
+from moe_course.grading.cohort.ledger import stored_seed
 from moe_course.grading.exercises.rubric import criteria, grader_of, points
 from moe_course.grading.judge.files import grade_submission
 from moe_course.grading.submission.attempts import read
@@ -54,6 +56,16 @@ def test_the_feedback_shows_the_rubric(graded):
     page = (folder / f"{ASSIGNMENT}.html").read_text(encoding="utf-8")
     for criterion in criteria(grader_of("moe_ffn_params")):
         assert html.escape(criterion.title) in page
+
+
+def test_the_seed_stays_with_the_gradebook(graded):
+    """All learners were graded with it, and nothing that they get shows it."""
+    kept = graded.root / "gradebook.db.seed"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    seed = str(stored_seed(kept))
+    pages = [*(graded.root / "feedback").rglob("*.html"), *(graded.root / "autograded").rglob("*.ipynb")]
+    assert len(pages) == 2 * len(LEARNERS)
+    assert not [path for path in pages if seed in path.read_text(encoding="utf-8")]
 
 
 def test_feedback_comes_back_through_the_exchange(graded):

@@ -11,7 +11,7 @@ import pytest
 
 from moe_course.grading.exercises.locate import notebooks_dir
 from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
-from moe_course.grading.judge.verdict import seeded
+from moe_course.grading.judge.verdict import draw_seed, seeded
 from moe_course.grading.submission.attempts import read
 
 SOLUTIONS = notebooks_dir().parent / "solutions"
@@ -25,7 +25,18 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_addoption(parser):
     parser.addoption("--submission", type=Path, help="the .py or .ipynb file to grade")
-    parser.addoption("--seed", type=int, default=0, help="seed of the graders' random numbers (default 0)")
+    parser.addoption(
+        "--seed", type=int, help="seed of the graders' random numbers (default: drawn, and printed)"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("seed", None) is None:
+        config.option.seed = draw_seed()
+
+
+def pytest_report_header(config):
+    return f"seed of the graders' random numbers: --seed {config.option.seed}"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +67,8 @@ def subject(request, submission, worker):
 @pytest.fixture
 def rng(request):
     name = request.function.__name__.removeprefix("test_")
-    return seeded(request.config.getoption("seed", 0), request.cls.exercise.name, name)
+    print(f"--seed {request.config.option.seed} repeats this")  # shown with a failure
+    return seeded(request.config.option.seed, request.cls.exercise.name, name)
 
 
 def pytest_collection_modifyitems(items):

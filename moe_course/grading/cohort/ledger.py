@@ -28,6 +28,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from moe_course.grading.judge.verdict import draw_seed
+
 Record = dict[str, Any]
 
 
@@ -66,18 +68,16 @@ class Ledger:
     def seed(self) -> int:
         """The seed of a cohort that was graded before."""
         try:
-            return int(json.loads((self.out / "cohort.json").read_text(encoding="utf-8"))["seed"])
+            return stored_seed(self.out / "cohort.json")
         except FileNotFoundError:
             raise ValueError(f"{self.out}: no cohort was graded into this folder") from None
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.out}/cohort.json is damaged: put its seed back from log.jsonl") from None
+        except ValueError as error:
+            raise ValueError(f"{error}: put its seed back from log.jsonl") from None
 
     def _seed(self, wanted: int | None) -> int:
         path = self.out / "cohort.json"
         if not path.is_file():
-            seed = secrets.randbits(31) if wanted is None else wanted
-            write(path, json.dumps({"seed": seed, "started": now()}, indent=1))
-            return seed
+            return store_seed(path, draw_seed() if wanted is None else wanted)
         if wanted is not None and wanted != self.seed():
             raise ValueError(
                 f"--seed {wanted}: this cohort is graded with seed {self.seed()}, and a cohort has one; "
@@ -128,6 +128,34 @@ class Ledger:
             write(path, secrets.token_hex(32))
         key = bytes.fromhex(path.read_text(encoding="ascii"))
         return "student-" + hmac.new(key, student.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def stored_seed(path: Path) -> int:
+    """The seed in a file that `store_seed` wrote. Raises FileNotFoundError, or ValueError where it holds none."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["seed"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged") from None
+
+
+def store_seed(path: Path, seed: int) -> int:
+    """Keep a cohort's seed in a file that only its owner can read; returns the seed."""
+    write(path, json.dumps({"seed": seed, "started": now()}, indent=1))
+    return seed
+
+
+def seed_beside(database: Path) -> int:
+    """The seed of the course whose gradebook is the file `database`: drawn when it is first asked for, then kept.
+
+    It lies beside the gradebook, where no learner gets to, and several graders at once agree on it.
+    Raises ValueError where the file that holds it is damaged.
+    """
+    path = database.with_name(f"{database.name}.seed")
+    with FileLock(f"{path}.lock"):
+        try:
+            return stored_seed(path)
+        except FileNotFoundError:
+            return store_seed(path, draw_seed())
 
 
 class Log:

@@ -10,8 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from moe_course.grading.exercises.registry import EXERCISES, find
-from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
-from moe_course.grading.judge.verdict import Verdict, grade, without_running
+from moe_course.grading.judge.subject import WorkerSubject
+from moe_course.grading.judge.verdict import Verdict, grade_hidden, grade_public, without_running
 from moe_course.grading.submission.attempts import Submission, read
 from moe_course.grading.worker.sandbox import Limits, masked_modules
 
@@ -24,23 +24,29 @@ def grade_submission(
     """The verdict on each named exercise of a submission, in a worker process of its own for each notebook.
 
     With `limits` the worker is sandboxed. While a notebook's exercises are judged, the library modules that answer
-    them are masked.
+    them are masked. Hidden criteria come last, after the public ones of all its exercises.
     """
     verdicts = []
     for notebook, group in groupby(names, key=lambda name: EXERCISES[name].notebook):
         with WorkerSubject(submission.cells, limits, masked_modules(notebook)) as worker:
-            verdicts += [_grade_one(submission, name, worker, seed) for name in group]
+            public = [_grade_public(submission, name, worker, seed) for name in group]
+            verdicts += [_grade_hidden(verdict, worker) for verdict in public]
     return verdicts
 
 
-def _grade_one(submission: Submission, name: str, worker: WorkerSubject, seed: int) -> Verdict:
+def _grade_public(submission: Submission, name: str, worker: WorkerSubject, seed: int) -> Verdict:
     if submission.untouched(name):
         return without_running(name, "not attempted")
-    try:
-        worker.allow(EXERCISE_SECONDS)
-        return grade(name, worker, seed)
-    except SubjectLost as lost:
-        return without_running(name, lost.status, lost.reason)
+    worker.allow(EXERCISE_SECONDS)
+    return grade_public(name, worker, seed)
+
+
+def _grade_hidden(public: Verdict, worker: WorkerSubject) -> Verdict:
+    """After all public criteria of the notebook: from here on nothing that the code says reaches the learner."""
+    if public.status == "not attempted":
+        return public
+    worker.allow(EXERCISE_SECONDS)
+    return grade_hidden(public, worker)
 
 
 def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[Verdict] | str]:
@@ -58,7 +64,7 @@ def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[
 
 
 def check_files(
-    paths: Sequence[Path], exercise: str | None = None, jobs: int = 1, seed: int = 0
+    paths: Sequence[Path], exercise: str | None = None, jobs: int = 1, *, seed: int
 ) -> Iterator[tuple[Path, list[Verdict] | str]]:
     """Grade several files, `jobs` at a time; the results come in the order of the files."""
     one = partial(check_file, exercise=exercise, seed=seed)

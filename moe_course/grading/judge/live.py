@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import io
 import random
-import secrets
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 
 from moe_course.grading.exercises.registry import EXERCISES, PART_OF, Exercise
 from moe_course.grading.judge.subject import LiveSubject
-from moe_course.grading.judge.verdict import Verdict, grade, without_running
+from moe_course.grading.judge.verdict import Verdict, draw_seed, grade, without_running
 from moe_course.grading.submission.attempts import is_stub, parsed
 
 
@@ -38,7 +37,7 @@ def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) 
     known = sources(exercise.parts, parts)
     if all(part in known and is_stub(part, known[part]) for part in exercise.parts):
         return without_running(exercise.name, "not attempted")
-    seed = secrets.randbelow(2**31) if seed is None else seed
+    seed = draw_seed() if seed is None else seed
     with _undisturbed():
         return grade(exercise.name, LiveSubject({**namespace, **named}), seed, hidden=False)
 

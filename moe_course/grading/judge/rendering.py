@@ -6,9 +6,9 @@ import html
 from typing import Any
 from unicodedata import category
 
-from moe_course.grading.exercises.expect import CheckFailed, show
+from moe_course.grading.exercises.expect import show
 from moe_course.grading.exercises.registry import EXERCISES
-from moe_course.grading.judge.verdict import CheckResult, Verdict
+from moe_course.grading.judge.verdict import CheckResult, Verdict, for_the_learner
 
 _SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}
 _COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781"}
@@ -36,13 +36,14 @@ def printable(text: str) -> str:
 
 
 def as_text(verdict: Verdict) -> str:
-    """The rubric as text."""
+    """The rubric as text, without what hidden criteria tried."""
+    verdict = for_the_learner(verdict)
     lines = [headline(verdict)]
     lines += [
         f"  {_SIGNS[result.status]} {result.criterion.title} ({_points(result)})" for result in verdict.checks
     ]
     if first := _first_failure(verdict):
-        lines += ["", *_message(first).splitlines(), "", f"Hint: {first.criterion.hint}"]
+        lines += ["", *str(first.failure).splitlines(), "", f"Hint: {first.criterion.hint}"]
     if verdict.diagnosis:
         lines.append(f"This behaves like “{_words(verdict.diagnosis.name)}”. {verdict.diagnosis.question}")
     if note := verdict.reason or _ADVICE.get(verdict.status, ""):
@@ -50,8 +51,12 @@ def as_text(verdict: Verdict) -> str:
     return printable("\n".join(lines))
 
 
-def as_html(verdict: Verdict) -> str:
-    """The rubric as HTML that reads well on light and dark pages; everything from a learner is escaped."""
+def as_html(verdict: Verdict, with_seed: bool = False) -> str:
+    """The rubric as HTML that reads well on light and dark pages; everything from a learner is escaped.
+
+    It tells nothing of what hidden criteria tried, nor, unless `with_seed`, the seed, which would tell it.
+    """
+    seed, verdict = verdict.seed, for_the_learner(verdict)
     good = verdict.status == "passed"
     colour = _COLOURS["passed" if good else "not run" if verdict.status == "not attempted" else "failed"]
     rows = "".join(
@@ -76,7 +81,7 @@ def as_html(verdict: Verdict) -> str:
     if note := verdict.reason or _ADVICE.get(verdict.status, ""):
         parts.append(f"<p>{html.escape(note)}</p>")
     parts.append(
-        f'<p style="opacity:.6;font-size:85%;margin:.3em 0">seed {verdict.seed}</p>' if verdict.seed else ""
+        f'<p style="opacity:.6;font-size:85%;margin:.3em 0">seed {seed}</p>' if with_seed and seed else ""
     )
     return printable("".join(parts) + "</div>")
 
@@ -120,25 +125,17 @@ def display(verdict: Verdict) -> None:
     if get_ipython() is None:
         print(as_text(verdict))
     else:
-        publish_display_data({"text/html": as_html(verdict), "text/plain": as_text(verdict)})
+        page = as_html(verdict, with_seed=True)  # a live check: it tries nothing hidden, and is no grade
+        publish_display_data({"text/html": page, "text/plain": as_text(verdict)})
 
 
 def _first_failure(verdict: Verdict) -> CheckResult | None:
     return next((result for result in verdict.checks if result.failure), None)
 
 
-def _message(result: CheckResult) -> str:
-    """What a learner reads of a failure: of a hidden criterion not what it tried."""
-    return (
-        "It was tried at grading, with inputs of its own." if result.criterion.hidden else str(result.failure)
-    )
-
-
 def _failure_html(result: CheckResult) -> str:
     failure = result.failure
     assert failure is not None
-    if result.criterion.hidden:
-        failure = CheckFailed(_message(result))
     rows = [("given " + name, show(value)) for name, value in failure.given.items()]
     if failure.expected is not None:
         rows += [("expected", show(failure.expected)), ("got", show(failure.got))]
