@@ -48,8 +48,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {  # a file beside the rooms (plugins.py
     },
 }
 for allowed in MAY_IMPORT.values():
-    allowed.add("lazy")
-MAY_IMPORT["lazy"] = set()
+    allowed |= {"lazy", "files"}
+MAY_IMPORT["lazy"] = MAY_IMPORT["files"] = set()
 COMMAND = {"command", "__main__"}  # may import everything, imported by no other part
 HEAVY = {"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "nbformat", "nbgrader", "pytest"}
 

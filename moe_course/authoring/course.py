@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-from moe_course.grading.cohort.ledger import write
+from moe_course import files
 from moe_course.grading.exercises import custom_course
 
 CONFIG = "nbgrader_config.py"
@@ -63,8 +63,8 @@ def _skeleton(checkout: Path, target: Path) -> list[str]:
     config = (checkout / CONFIG).read_text(encoding="utf-8")
     use = f'\nimport os\n\nos.environ["{custom_course.VARIABLE}"] = os.path.dirname(os.path.abspath(__file__))\n\n'
     head, separator, rest = config.partition("from pathlib import Path\n")
-    write(target / CONFIG, head.rstrip() + "\n" + use + separator + rest)
-    write(
+    files.write(target / CONFIG, head.rstrip() + "\n" + use + separator + rest)
+    files.write(
         target / custom_course.FILE, TEMPLATE.format(here=target, notebooks=listed)
     )  # last: now it is a course
     return [f"{target}: a new course; {custom_course.FILE} says what it takes"]
@@ -94,5 +94,5 @@ def _put(text: str, path: Path, backups: Path) -> list[str]:
         shutil.copy(path, kept)
         said = [f"{kept}: {path.name} as it was"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, text)
+    files.write(path, text)
     return [*said, f"{path}: {'added' if old is None else 'updated'}"]

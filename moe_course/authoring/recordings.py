@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from moe_course import files
 from moe_course.grading.exercises.registry import NOTEBOOKS
 from moe_course.grading.judge.catalogue import record
 
@@ -21,5 +22,5 @@ def update(root: Path, check: bool = False, say: Callable[[str], None] = print) 
         say(f"{path.relative_to(root).as_posix()}: {'stale' if check else 'updated'}")
         if not check:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            files.write(path, text)
     return fresh or not check

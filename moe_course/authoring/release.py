@@ -6,12 +6,12 @@ folder first, so an error leaves notebooks/ as it was. The bytes are those of th
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from moe_course import files
 
 CONFIG = "nbgrader_config.py"
 _DONE = {"missing": "added", "different": "updated", "orphaned": "removed"}
@@ -99,6 +99,4 @@ def _put(fresh: Path, target: Path) -> None:
             target.parent.rmdir()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.new")
-    shutil.copy(fresh, beside)
-    os.replace(beside, target)
+    files.write(target, fresh.read_bytes())

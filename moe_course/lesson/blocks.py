@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_course import files
+
 RECORDED = Path(__file__).with_name("blocks.json")
 TOKENS = 12
 
@@ -142,4 +144,4 @@ def _digits(tensor: Tensor) -> Any:
 
 
 if __name__ == "__main__":
-    RECORDED.write_text(record(), encoding="utf-8")
+    files.write(RECORDED, record())

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from moe_course import files
 from moe_course.lesson import home
 
 FOLDER = "parts"
@@ -43,9 +44,7 @@ def keep(exercise: str, sources: Mapping[str, str], namespace: Mapping[str, Any]
         first = sorted(helpers.values(), key=lambda text: not text.startswith(("import ", "from ")))
         text = "\n\n".join(part.strip() for part in (*first, *sources.values())) + "\n"
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{exercise}.{os.getpid()}"
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, folder / f"{exercise}.py")
+        files.write(folder / f"{exercise}.py", text)
 
 
 def load(exercise: str, names: tuple[str, ...], other_part: Callable[[str], Any]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_course import files
 from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find
 from moe_course.grading.submission.attempts import Unreadable, normalised, read
 from moe_course.lesson.home import STATE, read_json, state_dir, write_json
@@ -204,9 +205,7 @@ def _write_notebook(path: Path, notebook: NotebookNode) -> None:
 def _write(path: Path, data: bytes) -> None:
     """Write in one step: a reader, or a crash, meets the old file or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+    files.write(path, data)
 
 
 def _copy(source: Path, target: Path) -> None:

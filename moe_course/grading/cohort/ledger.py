@@ -20,7 +20,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from moe_course import files
 from moe_course.grading.judge.verdict import draw_seed
 
 Record = dict[str, Any]
@@ -186,21 +186,8 @@ class Log:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once, and for the owner's eyes only: after a crash it is the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-    try:
-        with open(handle, "w", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself is on the disk once its folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+    """Replace a file in one step. Only its owner may read it."""
+    files.write(path, text.encode("utf-8", "replace"), private=True)
 
 
 def now() -> str:

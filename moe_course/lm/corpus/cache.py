@@ -11,6 +11,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
+from moe_course import files
+
 
 def cache_folder() -> Path:
     """The folder named by the environment variable MOE_COURSE_CACHE, else the user's cache folder."""
@@ -64,13 +66,4 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """In one step: another process, or a crash, finds the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    files.write(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)

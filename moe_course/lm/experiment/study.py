@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from moe_course import files
 from moe_course.config import MoEConfig
 from moe_course.lm.experiment import trial
 from moe_course.lm.experiment.recipe import ARMS, Recipe, recipe
@@ -116,7 +117,7 @@ def do(
             if not record.exists():
                 say(name)
                 result = trial.run(todo[name], folder / name, resume=True, progress=False)
-                record.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+                files.write(record, json.dumps(result, separators=(",", ":")) + "\n")
 
 
 def recorded(kind: str, folder: Path = RECORDED) -> dict[str, dict[str, Any]]:

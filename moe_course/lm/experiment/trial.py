@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_course import files
 from moe_course.config import MoEConfig
 from moe_course.lm.corpus.batching import Tokens, batches, windows
 from moe_course.lm.corpus.batching import tokens as encode
@@ -112,7 +113,7 @@ def run(
     elif first:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECIPE, recipe.to_dict())
-        (folder / TOKENIZER).write_text(text.tokenizer.to_json(), encoding="utf-8")
+        files.write(folder / TOKENIZER, text.tokenizer.to_json())
     train(
         model, recipe.plan, text.batch(recipe), folder, text.held_out(recipe), resume, progress, watch=watch
     )
@@ -222,4 +223,4 @@ def _short(value: Any) -> Any:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(content, indent=1) + "\n")

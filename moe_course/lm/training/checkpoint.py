@@ -1,20 +1,20 @@
 """Checkpoints that survive a kill at any moment, a full disk and a damaged file.
 
-A file is what torch.save writes, followed by its SHA-256. A new one is written beside the old one, forced to disk,
-and only then renamed into its place; the old one is kept as the previous one.
+A file is what torch.save writes, followed by its SHA-256. `moe_course.files` replaces the old one in one
+step and keeps it as the previous one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from moe_course import files
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -35,21 +35,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    fresh = path.with_name(f"{path.name}.writing")
-    try:
-        with fresh.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    # Between these two lines there is no `path`; whoever loads then takes the previous one.
-    if path.exists():
-        os.replace(path, previous(path))
-    os.replace(fresh, path)
-    _force_names_to_disk(path.parent)
+    for unfinished in files.leftovers(path):  # a checkpoint is large, and only one run writes here
+        unfinished.unlink(missing_ok=True)
+    with files.writing(path, keep=previous(path)) as file:
+        file.write(buffer.getbuffer())
+        file.write(hashlib.sha256(buffer.getbuffer()).digest())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -85,13 +75,3 @@ def _read(path: Path) -> dict[str, Any]:
     if hashlib.sha256(body).digest() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its {len(content):,} bytes do not match their SHA-256")
     return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-
-
-def _force_names_to_disk(folder: Path) -> None:
-    """A rename is on disk once its directory is. Not every system can do this to a directory."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from moe_course import files
+
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """Add a line."""
@@ -24,4 +26,4 @@ def read(path: Path) -> list[dict[str, Any]]:
 def cut(path: Path, step: int) -> None:
     """Forget what was logged from `step` on: a resumed run will log it again."""
     kept = [record for record in read(path) if record["step"] < step]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    files.write(path, "".join(json.dumps(record) + "\n" for record in kept))
