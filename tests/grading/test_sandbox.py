@@ -43,9 +43,9 @@ def _there_is_a_sandbox():
 
 @pytest.fixture(params=["forked", "started"])
 def way(request, monkeypatch):
-    """Both ways into a sandbox: forked by the zygote, and Python started from nothing."""
+    """Both ways into a sandbox: forked by the fork server, and Python started from nothing."""
     if request.param == "started":
-        monkeypatch.setattr(sandboxed, "_zygote", lambda judge: None)
+        monkeypatch.setattr(sandboxed, "_fork_server", lambda judge: None)
     return request.param
 
 
@@ -453,13 +453,13 @@ def test_processor_time_has_a_limit_of_its_own(inside):
 
 
 def test_everything_dies_with_the_judge():
-    """kill -9 of the judge leaves neither sandbox nor zygote."""
+    """kill -9 of the judge leaves neither sandbox nor fork server."""
     told, tell = os.pipe()
     judge = os.fork()
     if judge == 0:
         with contextlib.suppress(BaseException):
             sandboxed.PRELOADED = ()
-            worker = sandboxed.ForkedWorker(sandboxed.Zygote(), SMALL)
+            worker = sandboxed.ForkedWorker(sandboxed.ForkServer(), SMALL)
             os.write(tell, repr([worker.process.pid, *worker.roots, *_children(os.getpid())]).encode())
             time.sleep(60)
         os._exit(1)
@@ -669,7 +669,7 @@ def test_an_installed_course_hides_what_lies_inside_the_package(tmp_path, monkey
         (package / file).write_text("")
     (tmp_path / "prefix" / "lib" / "other.py").write_text("")
     for module in (mounts, locate):
-        monkeypatch.setattr(module, "_PACKAGE", package)
+        monkeypatch.setattr(module, "PACKAGE", package)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
     argv = sandbox.command(
         ["find", str(tmp_path), "/course", "-type", "f"], uid=sandbox.UIDS[-2] if ROOT_USER else None
@@ -688,7 +688,7 @@ def test_an_installed_course_hides_what_lies_inside_the_package(tmp_path, monkey
 # -------------------------------------------------------------------------------------------- when there is none
 
 
-def test_without_a_zygote_workers_start_from_nothing(monkeypatch):
+def test_without_a_fork_server_workers_start_from_nothing(monkeypatch):
     class Broken:
         works = True
 
@@ -699,7 +699,7 @@ def test_without_a_zygote_workers_start_from_nothing(monkeypatch):
             self.works = False
 
     broken = Broken()
-    monkeypatch.setattr(sandboxed, "_zygote", lambda judge: broken)
+    monkeypatch.setattr(sandboxed, "_fork_server", lambda judge: broken)
     for _ in range(2):
         worker = sandboxed.sandboxed(SMALL)
         worker.kill()
@@ -707,7 +707,7 @@ def test_without_a_zygote_workers_start_from_nothing(monkeypatch):
     assert not broken.works
     monkeypatch.setattr(sandboxed, "PRELOADED", ("no_such_module",))
     with pytest.raises(OSError, match="did not start"):
-        sandboxed.Zygote()
+        sandboxed.ForkServer()
 
 
 def test_no_sandbox_is_said_and_refused(tmp_path, monkeypatch):
@@ -736,8 +736,8 @@ def test_a_sandbox_that_does_not_come_up_is_nobodys_fault(tmp_path, monkeypatch)
 
 AS_A_USER = """
 import json, os, sys
-from moe_course.grading import confined, sandbox
-from moe_course.grading.judge.verdict.subject import WorkerSubject
+from moe_course.grading.judge.subject import WorkerSubject
+from moe_course.grading.worker import sandbox, sandboxed
 from graders.probes import call
 
 def look(forked):
@@ -758,7 +758,7 @@ def look(forked):
 found = {"problem": sandbox.problem(), "user": os.getuid()}
 if not found["problem"]:
     found["forked"] = look(True)
-    confined._zygote = lambda judge: None
+    sandboxed._fork_server = lambda judge: None
     found["started"] = look(False)
 print(json.dumps(found))
 """

@@ -1,6 +1,6 @@
 """A process that has imported PyTorch once and forks workers into sandboxes that stand ready.
 
-    python -s -P zygote.py MODULE...        (with a socket as standard input)
+    python -s -P fork_server.py MODULE...        (with a socket as standard input)
 
 Importing PyTorch is what starting a worker costs. This process does it before any learner's code exists, runs none
 itself and knows nothing of the course: no test, no answer, no submission. For each order it forks; the child joins

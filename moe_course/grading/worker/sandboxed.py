@@ -1,4 +1,4 @@
-"""Workers behind walls: a process in a sandbox, started from nothing or forked by a zygote.
+"""Workers behind walls: a process in a sandbox, started from nothing or forked by a fork server.
 
 A sandbox must be started from a thread that outlives it: the kernel ends it together with that thread.
 """
@@ -26,7 +26,7 @@ from moe_course.grading.worker.mounts import COURSE
 from moe_course.grading.worker.process import PROGRAM, START_SECONDS, Worker, pipes
 from moe_course.grading.worker.sandbox import Limits
 
-ZYGOTE = Path(__file__).with_name("zygote.py")
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
 PRELOADED = ("torch", "matplotlib.pyplot", "IPython.display")  # what set-up cells import
 GRACE = 5.0  # seconds that the kernel has to end what was killed
 
@@ -97,9 +97,9 @@ class SandboxedWorker(Worker):
 
 
 class ForkedWorker(SandboxedWorker):
-    """A sandboxed worker that a zygote forks, so that PyTorch is imported already."""
+    """A sandboxed worker that a fork server forks, so that PyTorch is imported already."""
 
-    def __init__(self, zygote: Zygote, limits: Limits, masked: Sequence[str] = ()) -> None:
+    def __init__(self, fork_server: ForkServer, limits: Limits, masked: Sequence[str] = ()) -> None:
         self._build(limits, masked, ["sh", "-c", "echo; exec cat"])  # holds the sandbox open
         assert self.process.stdout is not None
         self.requests, self.replies = pipes(self.process)
@@ -113,11 +113,11 @@ class ForkedWorker(SandboxedWorker):
             "arguments": [COURSE, str(limits.memory)],
         }
         try:
-            self.requests, self.replies, self._status = zygote.fork(order, self._handle)
+            self.requests, self.replies, self._status = fork_server.fork(order, self._handle)
             self.roots.append(int(_line(self._status, START_SECONDS)))
         except (OSError, ValueError):
             self.kill()
-            raise OSError("the zygote cannot enter the sandbox") from None
+            raise OSError("the fork server cannot enter the sandbox") from None
 
     def exit_code(self) -> int | None:
         if self._status is None:
@@ -134,14 +134,14 @@ class ForkedWorker(SandboxedWorker):
                 pipe.close()
 
 
-class Zygote:
-    """The judge's end of a process that forks workers: see zygote.py. Raises OSError where there is none."""
+class ForkServer:
+    """The judge's end of a process that forks workers: see fork_server.py. Raises OSError where there is none."""
 
     def __init__(self) -> None:
         self._orders, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             self.process = subprocess.Popen(
-                [sys.executable, "-s", "-P", str(ZYGOTE), *PRELOADED],
+                [sys.executable, "-s", "-P", str(FORK_SERVER), *PRELOADED],
                 stdin=its.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ class Zygote:
         self.works = self._orders.recv(16) == b"ready"
         if not self.works:
             self.close()
-            raise OSError("the zygote did not start")
+            raise OSError("the fork server did not start")
 
     def fork(self, order: dict[str, Any], handle: int) -> tuple[BinaryIO, BinaryIO, TextIO]:
         """Fork a worker into the sandbox of the process `handle`: its requests, its replies, its status."""
@@ -168,7 +168,7 @@ class Zygote:
         return ours
 
     def close(self) -> None:
-        """End the zygote; workers already forked live on."""
+        """End the fork server; workers already forked live on."""
         self.works = False
         self._orders.close()
         self.process.kill()
@@ -179,24 +179,24 @@ _starting = threading.Lock()
 
 
 @functools.cache
-def _zygote(judge: int) -> Zygote | None:
-    """The zygote of the judge with this process id, started when first needed."""
+def _fork_server(judge: int) -> ForkServer | None:
+    """The fork server of the judge with this process id, started when first needed."""
     with contextlib.suppress(OSError):
-        zygote = Zygote()
-        atexit.register(zygote.close)
-        return zygote
+        fork_server = ForkServer()
+        atexit.register(fork_server.close)
+        return fork_server
     return None
 
 
 def sandboxed(limits: Limits, masked: Sequence[str] = ()) -> SandboxedWorker:
     """A worker in a sandbox, forked where that works, started from nothing where not."""
     with _starting:  # two threads of a judge must not start two
-        zygote = _zygote(os.getpid())
-    if zygote and zygote.works:
+        fork_server = _fork_server(os.getpid())
+    if fork_server and fork_server.works:
         try:
-            return ForkedWorker(zygote, limits, masked)
+            return ForkedWorker(fork_server, limits, masked)
         except OSError:
-            zygote.close()
+            fork_server.close()
     return SandboxedWorker(limits, masked)
 
 
