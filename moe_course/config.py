@@ -9,7 +9,7 @@ from typing import Literal, get_args
 QKNorm = Literal["none", "head", "full"]
 Router = Literal["softmax", "sigmoid"]
 Fill = Literal["choice", "token", "priority"]
-Dispatch = Literal["auto", "loop", "onehot", "sorted", "grouped"]
+Dispatch = Literal["auto", "loop", "onehot", "sorted", "grouped", "fused"]
 
 
 @dataclass(frozen=True, kw_only=True)

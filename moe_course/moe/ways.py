@@ -1,4 +1,4 @@
-"""Four ways from tokens to experts and back, one signature, one result.
+"""Five ways from tokens to experts and back, one signature, one result.
 
 Each takes (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) and returns
 y_TD = Σ_k weights[t, k] · expert[idx[t, k]](x_t) in the dtype of x_TD, with the same gradients up to rounding.
@@ -7,9 +7,10 @@ y_TD = Σ_k weights[t, k] · expert[idx[t, k]](x_t) in the dtype of x_TD, with t
     onehot    every expert on every token, and a one-hot mask picks: E/K times the arithmetic
     sorted    assignments sorted by expert, one product per expert on its own rows
     grouped   sorted, and one product for all experts at once, by torch's grouped GEMM operator
+    fused     sorted, as one autograd function that writes less to memory; on a CPU only, in fused.py
 
 `loop` asks the device who chose an expert, which makes the host wait for it, and does not run on the meta device.
-The others ask nothing of an accelerator and do. `auto` picks between `grouped` and `sorted`.
+The others ask nothing of an accelerator and do. `auto` picks among `fused`, `grouped` and `sorted`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from moe_course.moe.dispatch import combine, gather_tokens, grouped_ffn, plan_dispatch
 from moe_course.moe.experts import swiglu_experts
+from moe_course.moe.fused import fused_experts, fused_runs
 from moe_course.moe.loop import moe_loop
 from moe_course.shapes import check_axes
 
@@ -90,6 +92,21 @@ def moe_grouped(
     return combine(mm(hidden_NF, w_down_EFD).to(x_TD.dtype), order_N, weights_TK)
 
 
+def moe_fused(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    idx_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """`moe_sorted` with fewer passes over memory, on a CPU; as `moe_grouped` where that cannot run."""
+    _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    serves = fused_runs(x_TD, weights_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    way = fused_experts if serves else moe_grouped
+    return way(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+
+
 def moe_auto(
     x_TD: Tensor,
     weights_TK: Tensor,
@@ -108,6 +125,7 @@ DISPATCHES: dict[str, Dispatch] = {
     "onehot": moe_onehot,
     "sorted": moe_sorted,
     "grouped": moe_grouped,
+    "fused": moe_fused,
     "auto": moe_auto,
 }
 """The dispatches by name, as `MoEConfig.dispatch` names them."""
@@ -116,8 +134,10 @@ DISPATCHES: dict[str, Dispatch] = {
 def pick_dispatch(x_TD: Tensor, w_gate_EDF: Tensor) -> str:
     """The name of the dispatch that `auto` uses, from shapes, dtypes and the device alone.
 
-    "grouped" wherever its operator runs: on a CPU too it beats the others at all but the smallest sizes.
+    "fused" wherever it runs, which is on a CPU; else "grouped" wherever its operator runs.
     """
+    if fused_runs(x_TD, w_gate_EDF):
+        return "fused"
     return "grouped" if grouped_mm_runs(x_TD, w_gate_EDF) else "sorted"
 
 

@@ -8,7 +8,7 @@ from moe_course.moe import ways as module
 from moe_course.moe.ways import DISPATCHES, compute_dtype, grouped_mm_runs, pick_dispatch
 
 NAMES = ("x_TD", "weights_TK", "w_gate_EDF", "w_up_EDF", "w_down_EFD")
-WAYS = ["onehot", "sorted", "grouped", "auto"]
+WAYS = ["onehot", "sorted", "grouped", "fused", "auto"]
 # T, D, F, E, K. The operator behind "grouped" needs rows of 16 bytes: 8 and 12 float32 are, 5 and 3 are not.
 CASES = {
     "usual": (9, 8, 12, 7, 3),
@@ -155,10 +155,10 @@ class TestWhatAutoPicks:
     @pytest.mark.parametrize(
         ("device", "dtype", "sizes", "expected"),
         [
-            ("cpu", torch.float32, {}, "grouped"),
+            ("cpu", torch.float32, {}, "fused"),
             ("cpu", torch.bfloat16, {}, "grouped"),
-            ("cpu", torch.float64, {}, "sorted"),  # the operator has no float64
-            ("cpu", torch.float32, {"D": 18}, "sorted"),  # 72 bytes
+            ("cpu", torch.float64, {}, "fused"),
+            ("cpu", torch.float32, {"D": 18}, "fused"),
             ("cpu", torch.bfloat16, {"F": 12}, "sorted"),  # 24 bytes
             ("cpu", torch.float32, {"T": 0}, "sorted"),
             ("meta", torch.bfloat16, {}, "grouped"),
