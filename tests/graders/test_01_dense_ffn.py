@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from graders import oracles
+from graders.common import named, typed
 from graders.probes import call, vjp
 from moe_course.config import PRESETS, ModelConfig
 from moe_course.grading.exercises.expect import (
@@ -35,10 +36,6 @@ def ffn_inputs(tokens, d_model, d_ff, rng, dtype=torch.float32):
 def sizes(rng, count):
     """Sizes drawn anew for every seed: nobody can know the answers by heart."""
     return torch.randint(100, 10_000, (count,), generator=rng).tolist()
-
-
-def named(names, values):
-    return dict(zip(names.split(), values, strict=True))
 
 
 SWIGLU = "x_TD w_gate_DF w_up_DF w_down_FD"
@@ -130,7 +127,7 @@ class TestFfnParams:
 
     def behaviour(self, subject):
         probes = ((2, 3), (16, 5), (2**31 + 1, 2**29 + 7))
-        return [_typed(subject.run(call, "ffn_params", *sizes)) for sizes in probes]
+        return [typed(subject.run(call, "ffn_params", *sizes)) for sizes in probes]
 
 
 @grades("ffn_flops", hidden=1)
@@ -156,7 +153,7 @@ class TestFfnFlops:
 
     def behaviour(self, subject):
         probes = ((1, 2, 3), (16, 5, 7), (2**20 + 1, 2**21 + 3, 2**19 + 5))
-        return [_typed(subject.run(call, "ffn_flops", *sizes)) for sizes in probes]
+        return [typed(subject.run(call, "ffn_flops", *sizes)) for sizes in probes]
 
 
 MOE = "d_model d_ff num_experts top_k num_shared"
@@ -369,13 +366,8 @@ class TestActiveMatchedDff:
             (12, 0, 3),
             (12, 4, -1),
         )
-        return [_typed(subject.run(call, "active_matched_d_ff", *args)) for args in probes]
+        return [typed(subject.run(call, "active_matched_d_ff", *args)) for args in probes]
 
 
 def _is_number(value):
     return type(value) in (int, float)
-
-
-def _typed(out):
-    """A result with its type: 18 and 18.0 are two answers."""
-    return [type(out.value).__name__, out]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles
+from graders.common import dtypes, named, refusal, seed, strided
 from graders.probes import call, vjp
 from moe_course.grading.exercises.expect import (
     expect,
@@ -17,20 +18,6 @@ from moe_course.grading.exercises.expect import (
     returned,
 )
 from moe_course.grading.exercises.rubric import criterion, grades
-
-
-def named(names, values):
-    return dict(zip(names.split(), values, strict=True))
-
-
-def strided(args):
-    """The same values, stored in another order."""
-    return tuple(arg.mT.contiguous().mT if isinstance(arg, torch.Tensor) else arg for arg in args)
-
-
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
 
 HUGE_TE = torch.tensor([[300.0, 299, -200], [-400, -401, -403], [-100, -102, 650]])
 
@@ -259,10 +246,10 @@ class TestTopKGate:
             out.inputs,
             subject.run(call, "top_k_gate", probs_TE, 2, renormalize=False),
             subject.run(call, "top_k_gate", probs_TE, 2, renormalize=True),
-            _dtypes(subject.run(call, "top_k_gate", probs_TE.bfloat16(), 2)),
+            dtypes(subject.run(call, "top_k_gate", probs_TE.bfloat16(), 2)),
             subject.run(vjp, "top_k_gate", (probs_TE, 2), (torch.tensor([[1.0, -2]] * 5),), wrt=(0,)),
-            *(_refusal(subject.run(call, "top_k_gate", probs_TE, k)) for k in (-1, 0, 4, 5)),
-            *(_refusal(subject.run(call, "top_k_gate", p, 2)) for p in (probs_TE[0], probs_TE[None])),
+            *(refusal(subject.run(call, "top_k_gate", probs_TE, k)) for k in (-1, 0, 4, 5)),
+            *(refusal(subject.run(call, "top_k_gate", p, 2)) for p in (probs_TE[0], probs_TE[None])),
         ]
 
 
@@ -343,7 +330,7 @@ class TestSparseGates:
         return [
             out,
             out.inputs,
-            _dtypes(subject.run(call, "sparse_gates", logits_TE.bfloat16(), 3)),
+            dtypes(subject.run(call, "sparse_gates", logits_TE.bfloat16(), 3)),
             subject.run(call, "sparse_gates", HUGE_TE, 2),
             subject.run(vjp, "sparse_gates", (logits_TE, 2), (torch.randn(3, 4, generator=seed(222)),), (0,)),
         ]
@@ -444,7 +431,7 @@ class TestNoisyLogits:
             out,
             out.inputs,
             subject.run(call, "noisy_logits", *large),
-            _dtypes(subject.run(call, "noisy_logits", *double)),
+            dtypes(subject.run(call, "noisy_logits", *double)),
             subject.run(vjp, "noisy_logits", args, (dlogits_TE,), wrt=(0, 1, 2)),
             subject.run(vjp, "noisy_logits", (*args[:-1], False), (dlogits_TE,), wrt=(0, 1)),
         ]
@@ -575,7 +562,7 @@ class TestMoeLoop:
             out,
             out.inputs[0],
             subject.run(call, "moe_loop", *self.inputs(3, 2, 3, 6, 2, seed(245), among=(1, 2, 4))),
-            _dtypes(subject.run(call, "moe_loop", half[0], half[1].float(), *half[2:])),
+            dtypes(subject.run(call, "moe_loop", half[0], half[1].float(), *half[2:])),
             # 1e20 cubed is more than float32 can hold, so this tells in which dtype the sums ran.
             subject.run(call, "moe_loop", *(arg * 1e20 if arg.dim() > 2 else arg for arg in double)),
             subject.run(vjp, "moe_loop", double, (dy_TD,), wrt=(0, 1, 3)),
@@ -750,14 +737,3 @@ class TestRouterGradient:
             out.inputs[2],
             subject.run(call, "router_gradient", *self.inputs(2, 3, 4, 2, seed(262), torch.float64)),
         ]
-
-
-def _refusal(out):
-    """The exception of a call, or that there was none."""
-    return out.error or "accepted"
-
-
-def _dtypes(out):
-    """The dtypes of a result, where its digits are too few to compare; or the exception."""
-    parts = out.value if isinstance(out.value, tuple | list) else [out.value]
-    return out.error or [str(getattr(part, "dtype", None)) for part in parts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_dispatch
+from graders.common import named, seed, strided, whole
 from graders.probes import call, vjp
 from graders.probes.dispatch import moe_layer_parameters, moe_layer_step
 from moe_course.grading.exercises.expect import (
@@ -26,26 +27,6 @@ STATE = ("router", "w_gate", "w_up", "w_down")
 AXES = {"router": "DE", "w_gate": "EDF", "w_up": "EDF", "w_down": "EFD"}
 
 
-def named(names, values):
-    return dict(zip(names, values, strict=True))
-
-
-def strided(args):
-    """The same values, stored in another order."""
-    return tuple(
-        arg.mT.contiguous().mT if isinstance(arg, torch.Tensor) and arg.dim() > 1 else arg for arg in args
-    )
-
-
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
-def drawn(low, high, rng):
-    """A whole number from low to high, both included."""
-    return int(torch.randint(low, high + 1, (), generator=rng))
-
-
 def plan_of(tokens, experts, k, rng, among=None):
     """order_N of a random routing."""
     return oracles_dispatch.plan_dispatch(oracles_dispatch.routing(tokens, experts, k, rng, among), experts)[
@@ -65,7 +46,7 @@ class TestPlanDispatch:
     @staticmethod
     def sizes(rng):
         """T, E, K from small to large."""
-        return (2, 3, 2), (drawn(4, 6, rng), 4, 1), (drawn(7, 11, rng), 5, 3)
+        return (2, 3, 2), (whole(rng, 4, 6), 4, 1), (whole(rng, 7, 11), 5, 3)
 
     def compare(self, subject, idx_TK, num_experts):
         out, order_N, counts_E, given = self.plan(subject, idx_TK, num_experts)
@@ -94,7 +75,7 @@ class TestPlanDispatch:
     )
     def test_empty_experts(self, subject, rng):
         for experts, among in ((4, (0, 1, 2)), (6, (1, 4)), (5, (3,))):
-            idx_TK = oracles_dispatch.routing(drawn(3, 6, rng), experts, min(2, len(among)), rng, among)
+            idx_TK = oracles_dispatch.routing(whole(rng, 3, 6), experts, min(2, len(among)), rng, among)
             _, _, counts_E, given = self.plan(subject, idx_TK, experts)
             expect_index(
                 counts_E, oracles_dispatch.plan_dispatch(idx_TK, experts)[1], "E", given, what="counts_E"
@@ -127,7 +108,7 @@ class TestPlanDispatch:
         hint="Two assignments of one expert: what does your sort promise about which of them comes first?",
     )
     def test_stable(self, subject, rng):
-        for tokens, experts, k in ((4, 2, 1), (drawn(5, 9, rng), 4, 3), (drawn(150, 200, rng), 3, 2)):
+        for tokens, experts, k in ((4, 2, 1), (whole(rng, 5, 9), 4, 3), (whole(rng, 150, 200), 3, 2)):
             idx_TK = oracles_dispatch.routing(tokens, experts, k, rng)
             _, order_N, _, given = self.plan(subject, idx_TK, experts)
             expect_index(
@@ -140,7 +121,7 @@ class TestPlanDispatch:
         hint="Does your code need idx_TK to lie in memory row by row, or to be int64?",
     )
     def test_other_inputs(self, subject, rng):
-        idx_TK = oracles_dispatch.routing(drawn(5, 7, rng), 6, 3, rng)
+        idx_TK = oracles_dispatch.routing(whole(rng, 5, 7), 6, 3, rng)
         for given_TK in (*strided((idx_TK,)), idx_TK.int()):
             out = self.compare(subject, given_TK, 6)
             expect_untouched(out, (given_TK, 6), PLAN)
@@ -180,7 +161,7 @@ class TestGatherTokens:
         hint="Row 0 of x_ND: which token does order_N[0] name?",
     )
     def test_one_slot(self, subject, rng):
-        for tokens, d_model in ((3, 2), (drawn(5, 9, rng), 4)):
+        for tokens, d_model in ((3, 2), (whole(rng, 5, 9), 4)):
             self.compare(subject, self.inputs(tokens, d_model, 3, 1, rng))
 
     @criterion(
@@ -189,7 +170,7 @@ class TestGatherTokens:
         hint="With K = 3, which token do the assignments 0, 1 and 2 belong to, and which one 3, 4 and 5?",
     )
     def test_several_slots(self, subject, rng):
-        for tokens, d_model, experts, k in ((2, 3, 3, 2), (drawn(5, 8, rng), 2, 5, 3), (4, 3, 4, 4)):
+        for tokens, d_model, experts, k in ((2, 3, 3, 2), (whole(rng, 5, 8), 2, 5, 3), (4, 3, 4, 4)):
             self.compare(subject, self.inputs(tokens, d_model, experts, k, rng))
 
     @criterion(
@@ -198,7 +179,7 @@ class TestGatherTokens:
         hint="Is x_ND still connected with x_TD when autograd goes back?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, d_model, experts, k in ((3, 2, 4, 2), (drawn(4, 7, rng), 3, 5, 3)):
+        for tokens, d_model, experts, k in ((3, 2, 4, 2), (whole(rng, 4, 7), 3, 5, 3)):
             args = self.inputs(tokens, d_model, experts, k, rng)
             dx_ND = torch.randn(tokens * k, d_model, generator=rng)
             given = {**named(GATHER, args), "dx_ND": dx_ND}
@@ -213,7 +194,7 @@ class TestGatherTokens:
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.bfloat16):
-            x_TD, order_N, k = self.inputs(drawn(4, 6, rng), 3, 5, 2, rng, dtype)
+            x_TD, order_N, k = self.inputs(whole(rng, 4, 6), 3, 5, 2, rng, dtype)
             args = (*strided((x_TD,)), order_N.int(), k)
             expect_untouched(self.compare(subject, args), args, GATHER)
 
@@ -254,7 +235,7 @@ class TestGroupedFfn:
         hint="Which of the two products goes through silu?",
     )
     def test_one_expert(self, subject, rng):
-        for d_model, d_ff in ((2, 3), (drawn(4, 6, rng), 3)):
+        for d_model, d_ff in ((2, 3), (whole(rng, 4, 6), 3)):
             self.compare(subject, self.inputs(d_model, d_ff, 1, rng))
 
     @criterion(
@@ -263,7 +244,7 @@ class TestGroupedFfn:
         hint="Where does the group of expert e begin, and where does it end?",
     )
     def test_groups(self, subject, rng):
-        for d_model, d_ff, experts in ((2, 3, 2), (3, 2, 4), (drawn(3, 5, rng), 6, drawn(5, 7, rng))):
+        for d_model, d_ff, experts in ((2, 3, 2), (3, 2, 4), (whole(rng, 3, 5), 6, whole(rng, 5, 7))):
             self.compare(subject, self.inputs(d_model, d_ff, experts, rng))
 
     @criterion(
@@ -282,7 +263,7 @@ class TestGroupedFfn:
     )
     def test_gradients(self, subject, rng):
         wrt = (0, 2, 3, 4)
-        for sizes, empty in (((2, 3, 3), ()), ((3, drawn(4, 6, rng), 5), (1, 4))):
+        for sizes, empty in (((2, 3, 3), ()), ((3, whole(rng, 4, 6), 5), (1, 4))):
             args = self.inputs(*sizes, rng, empty)
             dy_ND = torch.randn(*args[0].shape, generator=rng)
             given = {**named(FFN, args), "dy_ND": dy_ND}
@@ -296,7 +277,7 @@ class TestGroupedFfn:
         hint="What does @ say to a bfloat16 and a float32 matrix, and which dtype do the rows go back in?",
     )
     def test_mixed_dtypes(self, subject, rng):
-        x_ND, counts_E, *weights = self.inputs(3, 5, drawn(3, 5, rng), rng, dtype=torch.bfloat16)
+        x_ND, counts_E, *weights = self.inputs(3, 5, whole(rng, 3, 5), rng, dtype=torch.bfloat16)
         for dtype in (torch.bfloat16, torch.float32):
             args = (x_ND, counts_E, *(w.to(dtype) for w in weights))
             self.compare(subject, args, rtol=6e-2, atol=6e-2)
@@ -308,7 +289,7 @@ class TestGroupedFfn:
     )
     def test_other_inputs(self, subject, rng):
         for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
-            args = strided(self.inputs(3, 5, drawn(3, 5, rng), rng, (1,), dtype))
+            args = strided(self.inputs(3, 5, whole(rng, 3, 5), rng, (1,), dtype))
             args = (args[0], args[1].int(), *args[2:])
             out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
             expect_untouched(out, args, FFN)
@@ -357,7 +338,7 @@ class TestCombine:
         hint="Row 0 of y_ND: in which row of y_TD does it belong, and is that order_N[0] or the other way round?",
     )
     def test_returns(self, subject, rng):
-        for tokens, d_model, experts in ((4, 2, 3), (drawn(7, 11, rng), 3, 4)):
+        for tokens, d_model, experts in ((4, 2, 3), (whole(rng, 7, 11), 3, 4)):
             self.compare(subject, self.unweighted(tokens, d_model, experts, 1, rng))
 
     @criterion(
@@ -366,7 +347,7 @@ class TestCombine:
         hint="A token's second row arrives: what happens to its first one?",
     )
     def test_sums(self, subject, rng):
-        for tokens, d_model, experts, k in ((2, 3, 3, 2), (drawn(5, 8, rng), 2, 6, 3)):
+        for tokens, d_model, experts, k in ((2, 3, 3, 2), (whole(rng, 5, 8), 2, 6, 3)):
             self.compare(subject, self.unweighted(tokens, d_model, experts, k, rng))
 
     @criterion(
@@ -375,7 +356,7 @@ class TestCombine:
         hint="weights_TK stands in the order of the tokens. In which order stands y_ND?",
     )
     def test_weights(self, subject, rng):
-        for tokens, d_model, experts, k in ((3, 2, 3, 1), (2, 3, 4, 2), (drawn(5, 8, rng), 4, 5, 3)):
+        for tokens, d_model, experts, k in ((3, 2, 3, 1), (2, 3, 4, 2), (whole(rng, 5, 8), 4, 5, 3)):
             self.compare(subject, self.inputs(tokens, d_model, experts, k, rng))
 
     @criterion(
@@ -384,7 +365,7 @@ class TestCombine:
         hint="How does the router learn, if the weights are left out of the graph?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, d_model, experts, k in ((2, 3, 3, 2), (drawn(4, 6, rng), 2, 5, 3)):
+        for tokens, d_model, experts, k in ((2, 3, 3, 2), (whole(rng, 4, 6), 2, 5, 3)):
             args = self.inputs(tokens, d_model, experts, k, rng)
             dy_TD = torch.randn(tokens, d_model, generator=rng)
             given = {**named(COMBINE, args), "dy_TD": dy_TD}
@@ -398,7 +379,7 @@ class TestCombine:
         hint="Which dtype has bfloat16 times float32, and which dtype do the rows have?",
     )
     def test_mixed_dtypes(self, subject, rng):
-        y_ND, order_N, weights_TK = self.inputs(drawn(4, 6, rng), 3, 5, 2, rng, torch.bfloat16)
+        y_ND, order_N, weights_TK = self.inputs(whole(rng, 4, 6), 3, 5, 2, rng, torch.bfloat16)
         for dtype in (torch.bfloat16, torch.float32):
             self.compare(subject, (y_ND, order_N, weights_TK.to(dtype)), rtol=4e-2, atol=4e-2)
 
@@ -409,7 +390,7 @@ class TestCombine:
     )
     def test_other_inputs(self, subject, rng):
         for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
-            args = strided(self.inputs(drawn(4, 6, rng), 3, 5, 2, rng, dtype))
+            args = strided(self.inputs(whole(rng, 4, 6), 3, 5, 2, rng, dtype))
             args = (args[0], args[1].int(), args[2])
             out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
             expect_untouched(out, args, COMBINE)
@@ -478,9 +459,9 @@ class TestMoELayer:
         hint="What makes an attribute of a module a parameter, and where does D stand in each of the four?",
     )
     def test_parameters(self, subject, rng):
-        sizes = (drawn(5, 8, rng), 3, drawn(9, 11, rng), 2)
+        sizes = (whole(rng, 5, 8), 3, whole(rng, 9, 11), 2)
         options = named(self.names, sizes)
-        size = named("DFEK", sizes)
+        size = named("D F E K", sizes)
         report = returned(subject.run(moe_layer_parameters, options), options)
         for name, axes in AXES.items():
             expect(name in report["first"], f"the layer has no parameter called {name}", options)
@@ -495,7 +476,7 @@ class TestMoELayer:
         hint="Do the tokens come out in the order and the shape in which they went in?",
     )
     def test_output(self, subject, rng):
-        for sizes in ((1, 2, 2, 3, 3, 2), (2, 3, 4, 3, 5, 2), (drawn(3, 4, rng), 2, 5, 4, 6, 3)):
+        for sizes in ((1, 2, 2, 3, 3, 2), (2, 3, 4, 3, 5, 2), (whole(rng, 3, 4), 2, 5, 4, 6, 3)):
             self.compare(subject, *self.case(*sizes, rng), any_shape=False)
 
     @criterion(
@@ -504,7 +485,7 @@ class TestMoELayer:
         hint="How many rows does idx_TK have, and whose experts stand in row S?",
     )
     def test_indices(self, subject, rng):
-        options, state, x_BSD = self.case(2, drawn(3, 5, rng), 4, 3, 6, 3, rng)
+        options, state, x_BSD = self.case(2, whole(rng, 3, 5), 4, 3, 6, 3, rng)
         _, _, idx_TK, given = self.step(subject, options, state, x_BSD)
         want_TK = oracles_dispatch.chosen_experts(x_BSD, state["router"], options["top_k"])
         expect_index(idx_TK, want_TK, "TK", given, what="idx_TK", any_order=True)
@@ -516,7 +497,7 @@ class TestMoELayer:
     )
     def test_renormalize(self, subject, rng):
         for options in ({}, {"renormalize": False}, {"renormalize": True}):
-            self.compare(subject, *self.case(2, 3, 4, 3, drawn(5, 6, rng), 2, rng, **options))
+            self.compare(subject, *self.case(2, 3, 4, 3, whole(rng, 5, 6), 2, rng, **options))
 
     @criterion(
         1,
@@ -533,7 +514,7 @@ class TestMoELayer:
         hint="Which way does the gradient take from y_BSD to the router?",
     )
     def test_gradients(self, subject, rng):
-        for sizes, renormalize in (((1, 3, 2, 3, 4, 2), True), ((2, drawn(3, 4, rng), 3, 4, 5, 3), False)):
+        for sizes, renormalize in (((1, 3, 2, 3, 4, 2), True), ((2, whole(rng, 3, 4), 3, 4, 5, 3), False)):
             options, state, x_BSD = self.case(*sizes, rng, renormalize=renormalize)
             dy_BSD = torch.randn(*x_BSD.shape, generator=rng)
             out, *_, given = self.step(subject, options, state, x_BSD, dy_BSD)
@@ -565,7 +546,7 @@ class TestMoELayer:
         hint="Whose parameters does a second layer have: its own, or those of the class?",
     )
     def test_own_parameters(self, subject, rng):
-        options, state, x_BSD = self.case(2, 3, 4, 3, drawn(5, 6, rng), 2, rng)
+        options, state, x_BSD = self.case(2, 3, 4, 3, whole(rng, 5, 6), 2, rng)
         report = returned(subject.run(moe_layer_parameters, options, state), options)
         for name in STATE:
             shared = torch.equal(report["first"][name], report["second"].get(name, torch.empty(0)))

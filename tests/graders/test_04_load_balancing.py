@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from graders import oracles, oracles_balance
+from graders.common import dtypes, random_idx, refusal, seed, strided, whole
 from graders.probes import call, vjp
 from graders.probes.balance import after_editing_the_result
 from moe_course.grading.exercises.expect import (
@@ -23,22 +24,6 @@ from moe_course.grading.exercises.protocol import Outcome
 from moe_course.grading.exercises.rubric import criterion, grades
 
 
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
-def draw(low, high, rng):
-    """A size between low and high, both included."""
-    return int(torch.randint(low, high + 1, (), generator=rng))
-
-
-def strided(tensor):
-    """The same values, stored with gaps, and a matrix by columns."""
-    return (
-        tensor.mT.repeat_interleave(2, -1)[..., ::2].mT if tensor.dim() > 1 else tensor.repeat(2, 1).T[:, 0]
-    )
-
-
 def expect_statistic(got, want, given, *, what="the result", axes="", **tolerance):
     """`got` is float32 or float64, of the shape and values of `want`: a 0-dim tensor unless `axes` says more."""
     wide = isinstance(got, torch.Tensor) and got.dtype == torch.float64
@@ -50,13 +35,6 @@ def widened(got):
     """A loss of bfloat16 inputs may be bfloat16 itself: nothing says otherwise."""
     narrow = isinstance(got, torch.Tensor) and got.dtype == torch.bfloat16
     return got.float() if narrow else got
-
-
-def random_idx(tokens, experts, k, rng, among=None):
-    """Experts (T, k), different ones in a row, drawn from `among`."""
-    among = torch.tensor(list(among or range(experts)))
-    rows = [among[torch.randperm(len(among), generator=rng)[:k]] for _ in range(tokens)]
-    return torch.stack(rows)
 
 
 def even_idx(experts, k):
@@ -81,7 +59,7 @@ class TestExpertLoad:
     )
     def test_shares(self, subject, rng):
         self.compare(subject, torch.tensor([[0], [1], [1]]), 2)
-        for experts in (3, draw(4, 6, rng)):
+        for experts in (3, whole(rng, 4, 6)):
             idx_TK = torch.cat([torch.arange(experts), torch.randint(experts, (experts + 2,), generator=rng)])
             self.compare(subject, idx_TK[torch.randperm(len(idx_TK), generator=rng), None], experts)
 
@@ -92,8 +70,8 @@ class TestExpertLoad:
     )
     def test_slots(self, subject, rng):
         self.compare(subject, torch.tensor([[0, 1], [1, 2], [1, 2]]), 3)
-        for experts, k in ((5, 3), (4, 4), (draw(5, 8, rng), 2)):
-            rest_TK = random_idx(draw(3, 9, rng), experts, k, rng)
+        for experts, k in ((5, 3), (4, 4), (whole(rng, 5, 8), 2)):
+            rest_TK = random_idx(whole(rng, 3, 9), experts, k, rng)
             self.compare(subject, torch.cat([rest_TK, even_idx(experts, k)]), experts)
 
     @criterion(
@@ -103,7 +81,7 @@ class TestExpertLoad:
     )
     def test_empty_experts(self, subject, rng):
         self.compare(subject, torch.tensor([[1], [1]]), 3)
-        experts = draw(6, 9, rng)
+        experts = whole(rng, 6, 9)
         self.compare(subject, random_idx(5, experts, 2, rng, among=(1, 3, 4)), experts)
 
     @criterion(
@@ -144,7 +122,7 @@ class TestMaxViolation:
     )
     def test_values(self, subject, rng):
         self.compare(subject, torch.tensor([0.75, 0.25]))
-        for experts in (3, draw(4, 9, rng)):
+        for experts in (3, whole(rng, 4, 9)):
             self.compare(subject, self.loads(experts, rng))
 
     @criterion(
@@ -153,9 +131,9 @@ class TestMaxViolation:
         hint="Which two loads are the best and the worst there can be?",
     )
     def test_extremes(self, subject, rng):
-        for experts in (4, draw(5, 9, rng), 1):
+        for experts in (4, whole(rng, 5, 9), 1):
             self.compare(subject, torch.full((experts,), 1 / experts))
-            self.compare(subject, torch.eye(experts)[draw(0, experts - 1, rng)])
+            self.compare(subject, torch.eye(experts)[whole(rng, 0, experts - 1)])
 
     @criterion(
         1,
@@ -164,10 +142,10 @@ class TestMaxViolation:
     )
     def test_only_the_busiest(self, subject, rng):
         self.compare(subject, torch.tensor([0.0, 0.5, 0.5]))
-        experts = draw(4, 8, rng)
+        experts = whole(rng, 4, 8)
         spread_E = torch.rand(experts, generator=rng)
         load_E = 1 + 0.05 * spread_E
-        load_E[draw(0, experts - 1, rng)] = 0.01
+        load_E[whole(rng, 0, experts - 1)] = 0.01
         self.compare(subject, load_E / load_E.sum())
 
     @criterion(
@@ -204,7 +182,7 @@ class TestCvSquared:
     )
     def test_values(self, subject, rng):
         self.compare(subject, torch.tensor([1.0, 3.0]))
-        for experts in (3, draw(4, 9, rng)):
+        for experts in (3, whole(rng, 4, 9)):
             self.compare(subject, self.values(experts, rng))
 
     @criterion(
@@ -213,7 +191,7 @@ class TestCvSquared:
         hint="If every value is ten times as large, by how much do variance and mean squared grow?",
     )
     def test_scale(self, subject, rng):
-        for values_E in (self.values(4, rng), self.values(draw(5, 8, rng), rng)):
+        for values_E in (self.values(4, rng), self.values(whole(rng, 5, 8), rng)):
             for factor in (0.01, 1.0, 250.0):
                 self.compare(subject, factor * values_E)
 
@@ -223,7 +201,7 @@ class TestCvSquared:
         hint="Do you divide the sum of squares by E or by E − 1, and what does E = 1 give?",
     )
     def test_even(self, subject, rng):
-        for experts in (draw(3, 8, rng), 1):
+        for experts in (whole(rng, 3, 8), 1):
             self.compare(subject, torch.full((experts,), 2.0))
 
     @criterion(
@@ -232,7 +210,7 @@ class TestCvSquared:
         hint="If this is a loss, what does it tell the gates?",
     )
     def test_gradients(self, subject, rng):
-        for experts in (3, draw(4, 7, rng)):
+        for experts in (3, whole(rng, 4, 7)):
             args, dloss = (self.values(experts, rng),), torch.tensor(1.5)
             given = {"values_E": args[0], "dloss": dloss}
             want = oracles.gradients(oracles_balance.cv_squared, args, dloss, wrt=(0,))
@@ -257,7 +235,7 @@ class TestCvSquared:
             _alike(out),
             out.inputs,
             _alike(subject.run(call, "cv_squared", 10 * values_E)),
-            _dtypes(_alike(subject.run(call, "cv_squared", values_E.bfloat16()))),
+            dtypes(_alike(subject.run(call, "cv_squared", values_E.bfloat16()))),
             _alike(subject.run(vjp, "cv_squared", (values_E,), (torch.tensor(2.0),), wrt=(0,))),
         ]
 
@@ -294,7 +272,7 @@ class TestLoadBalancingLoss:
         hint="For uniform routing, what are f and P, and what should the sum be multiplied by?",
     )
     def test_uniform(self, subject, rng):
-        for experts, k in ((4, 1), (3, 2), (draw(5, 8, rng), 3)):
+        for experts, k in ((4, 1), (3, 2), (whole(rng, 5, 8), 3)):
             idx_TK = even_idx(experts, k)
             self.compare(subject, torch.full((experts, experts), 1 / experts), idx_TK)
 
@@ -305,7 +283,7 @@ class TestLoadBalancingLoss:
     )
     def test_values(self, subject, rng):
         self.compare(subject, torch.tensor([[0.8, 0.2], [0.6, 0.4]]), torch.tensor([[0], [0]]))
-        for tokens, experts, k in ((4, 3, 1), (5, 4, 2), (draw(6, 9, rng), 6, 4)):
+        for tokens, experts, k in ((4, 3, 1), (5, 4, 2), (whole(rng, 6, 9), 6, 4)):
             self.compare(subject, *self.inputs(tokens, experts, k, rng))
 
     @criterion(
@@ -314,7 +292,7 @@ class TestLoadBalancingLoss:
         hint="A count does not change when a probability moves a little: which factor is left for the gradient?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, experts, k in ((3, 4, 1), (5, 3, 2), (draw(4, 8, rng), 5, 3)):
+        for tokens, experts, k in ((3, 4, 1), (5, 3, 2), (whole(rng, 4, 8), 5, 3)):
             probs_TE, dloss = oracles.distinct_probs(tokens, experts, rng), torch.tensor(1.5)
             args = (probs_TE, oracles.top_k(probs_TE, k))
             given = {**dict(zip(BALANCING, args, strict=False)), "dloss": dloss}
@@ -328,7 +306,7 @@ class TestLoadBalancingLoss:
         hint="Delete the masked rows from both inputs: is your loss the same?",
     )
     def test_mask(self, subject, rng):
-        for tokens, experts, k in ((4, 3, 1), (7, 5, 2), (draw(8, 12, rng), 4, 3)):
+        for tokens, experts, k in ((4, 3, 1), (7, 5, 2), (whole(rng, 8, 12), 4, 3)):
             self.compare(subject, *self.inputs(tokens, experts, k, rng), self.mask(tokens, rng))
         self.compare(subject, *self.inputs(5, 4, 2, rng), torch.ones(5, dtype=torch.bool))
 
@@ -381,7 +359,7 @@ class TestRouterZLoss:
     )
     def test_one_token(self, subject, rng):
         self.compare(subject, torch.zeros(1, 2))
-        for experts in (3, draw(4, 8, rng)):
+        for experts in (3, whole(rng, 4, 8)):
             self.compare(subject, self.logits(1, experts, rng))
 
     @criterion(
@@ -390,7 +368,7 @@ class TestRouterZLoss:
         hint="Which comes first, the square or the mean over the tokens?",
     )
     def test_mean(self, subject, rng):
-        for tokens, experts in ((2, 3), (5, 4), (draw(6, 9, rng), 3)):
+        for tokens, experts in ((2, 3), (5, 4), (whole(rng, 6, 9), 3)):
             self.compare(subject, self.logits(tokens, experts, rng))
 
     @criterion(
@@ -399,7 +377,7 @@ class TestRouterZLoss:
         hint="Which way must the loss push logits that are far from 0?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, experts in ((1, 3), (draw(3, 6, rng), 4)):
+        for tokens, experts in ((1, 3), (whole(rng, 3, 6), 4)):
             args, dloss = (self.logits(tokens, experts, rng),), torch.tensor(1.5)
             given = {"logits_TE": args[0], "dloss": dloss}
             want = oracles.gradients(oracles_balance.router_z_loss, args, dloss, wrt=(0,))
@@ -412,7 +390,7 @@ class TestRouterZLoss:
         hint="exp(300) is more than float32 holds: which function takes the largest logit out first?",
     )
     def test_stable(self, subject, rng):
-        level = draw(200, 400, rng)
+        level = whole(rng, 200, 400)
         self.compare(subject, torch.tensor([[0.0, 1.0, -2.0], [2.0, 0.5, 1.0]]) + level)
         self.compare(subject, torch.tensor([[0.0, 1.0], [-30.0, 2.0]]) - level)
 
@@ -470,7 +448,7 @@ class TestBiasedTopK:
         hint="An expert with a low score and a high bias: is it selected?",
     )
     def test_selects(self, subject, rng):
-        for case in (*self.cases, (5, draw(4, 7, rng), 2)):
+        for case in (*self.cases, (5, whole(rng, 4, 7), 2)):
             scores_TE, bias_E = oracles_balance.biased_scores(*case[:2], rng)
             given = {"scores_TE": scores_TE, "bias_E": bias_E, "k": case[2]}
             out = subject.run(call, "biased_top_k", scores_TE, bias_E, case[2])
@@ -484,7 +462,7 @@ class TestBiasedTopK:
         hint="May the bias change what a selected expert contributes, or only whether it is selected?",
     )
     def test_weights(self, subject, rng):
-        for case in (*self.cases, (5, draw(4, 7, rng), 2)):
+        for case in (*self.cases, (5, whole(rng, 4, 7), 2)):
             self.compare(subject, *oracles_balance.biased_scores(*case[:2], rng), case[2])
 
     @criterion(
@@ -506,7 +484,7 @@ class TestBiasedTopK:
         hint="Who teaches the router, and who moves the bias?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, experts, k in ((3, 4, 2), (4, draw(5, 7, rng), 3)):
+        for tokens, experts, k in ((3, 4, 2), (4, whole(rng, 5, 7), 3)):
             args = (*oracles_balance.biased_scores(tokens, experts, rng), k, 1.5)
             _, _, idx_TK, given = self.gates(subject, *args)
             dgates_TE = torch.randn(tokens, experts, generator=rng)
@@ -540,7 +518,7 @@ class TestBiasedTopK:
             _dense(out, 5),
             _dense(subject.run(call, "biased_top_k", scores_TE, bias_E, 3, 2.0), 5),
             out.inputs,
-            _dtypes(_alike(subject.run(call, "biased_top_k", scores_TE.bfloat16(), bias_E, 2))),
+            dtypes(_alike(subject.run(call, "biased_top_k", scores_TE.bfloat16(), bias_E, 2))),
             self.gradients(subject, scores_TE, bias_E, 3),
         ]
 
@@ -588,7 +566,7 @@ class TestUpdateBias:
     )
     def test_steps(self, subject, rng):
         self.compare(subject, torch.zeros(2), torch.tensor([3, 1]), 0.1)
-        for experts in (3, draw(4, 8, rng)):
+        for experts in (3, whole(rng, 4, 8)):
             self.compare(subject, *self.inputs(experts, rng))
 
     @criterion(
@@ -597,7 +575,7 @@ class TestUpdateBias:
         hint="What is the sign of 0?",
     )
     def test_at_the_mean(self, subject, rng):
-        bias_E, n = torch.randn(4, generator=rng), draw(6, 20, rng)
+        bias_E, n = torch.randn(4, generator=rng), whole(rng, 6, 20)
         self.compare(subject, bias_E, torch.tensor([n, n - 5, n + 5, n]), 0.1)
         self.compare(subject, bias_E, torch.full((4,), n), 0.1)
 
@@ -607,7 +585,7 @@ class TestUpdateBias:
         hint="What is 7 // 3, and which experts with count 2 does it call even?",
     )
     def test_fractional_mean(self, subject, rng):
-        n = draw(2, 20, rng)
+        n = whole(rng, 2, 20)
         self.compare(subject, torch.zeros(3), torch.tensor([n, n, n + 1]), 0.1)
         self.compare(subject, torch.randn(4, generator=rng), torch.tensor([n, n + 1, n + 1, n + 1]), 0.1)
 
@@ -618,7 +596,7 @@ class TestUpdateBias:
     )
     def test_new_tensor(self, subject, rng):
         even = (torch.randn(3, generator=rng), torch.full((3,), 4), 0.1)
-        for args in (self.inputs(draw(3, 6, rng), rng), even):
+        for args in (self.inputs(whole(rng, 3, 6), rng), even):
             given = dict(zip(UPDATE, args, strict=True))
             out = subject.run(after_editing_the_result, "update_bias", *args)
             expect_tensor(returned(out, given), oracles_balance.update_bias(*args), "E", given)
@@ -649,7 +627,7 @@ class TestUpdateBias:
             even,
             even.inputs,
             fraction,
-            _dtypes(subject.run(call, "update_bias", bias_E.double(), args[1], 0.25)),
+            dtypes(subject.run(call, "update_bias", bias_E.double(), args[1], 0.25)),
             subject.run(vjp, "update_bias", args, (torch.ones(5),), wrt=(0,)),
         ]
 
@@ -669,8 +647,8 @@ class TestExpertChoice:
     contested_TE = torch.tensor([[0.40, 0.55, 0.05], [0.36, 0.33, 0.31], [0.10, 0.28, 0.62]])
 
     def sizes(self, rng):
-        tokens = draw(5, 9, rng)
-        return (*self.cases, (tokens, draw(2, 4, rng), draw(2, tokens - 1, rng)))
+        tokens = whole(rng, 5, 9)
+        return (*self.cases, (tokens, whole(rng, 2, 4), whole(rng, 2, tokens - 1)))
 
     @criterion(
         2,
@@ -706,7 +684,7 @@ class TestExpertChoice:
         hint="How would the router learn, if the weights did not lead back to the probabilities?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, experts, capacity in ((4, 3, 2), (6, 2, draw(3, 5, rng))):
+        for tokens, experts, capacity in ((4, 3, 2), (6, 2, whole(rng, 3, 5))):
             probs_TE = oracles_balance.distinct_columns(tokens, experts, rng)
             dweights_EC = torch.randn(experts, capacity, generator=rng)
             given = {"probs_TE": probs_TE, "capacity": capacity, "dweights_EC": dweights_EC}
@@ -723,7 +701,7 @@ class TestExpertChoice:
         hint="How many tokens can an expert take at most, and what is a capacity of 0 good for?",
     )
     def test_bad_capacity(self, subject, rng):
-        tokens = draw(3, 5, rng)
+        tokens = whole(rng, 3, 5)
         probs_TE = oracles_balance.distinct_columns(tokens, 2 * tokens, rng)
         for capacity in (1, tokens):  # both ends are fine
             _, _, idx_EC, given = self.choice(subject, probs_TE, capacity)
@@ -767,11 +745,11 @@ class TestExpertChoice:
             _alike(out),
             out.inputs,
             _alike(subject.run(call, "expert_choice", self.contested_TE, 1)),
-            _dtypes(_alike(subject.run(call, "expert_choice", probs_TE.bfloat16(), 2))),
+            dtypes(_alike(subject.run(call, "expert_choice", probs_TE.bfloat16(), 2))),
             _alike(subject.run(vjp, "expert_choice", (probs_TE, 2), (dweights_EC,), wrt=(0,))),
-            *(_refusal(subject.run(call, "expert_choice", wide_TE, c)) for c in (-1, 0, 3, 4)),
-            _refusal(subject.run(call, "expert_choice", probs_TE, 4)),
-            *(_refusal(subject.run(call, "expert_choice", p, 2)) for p in (wide_TE[:, 0], wide_TE[None])),
+            *(refusal(subject.run(call, "expert_choice", wide_TE, c)) for c in (-1, 0, 3, 4)),
+            refusal(subject.run(call, "expert_choice", probs_TE, 4)),
+            *(refusal(subject.run(call, "expert_choice", p, 2)) for p in (wide_TE[:, 0], wide_TE[None])),
         ]
 
 
@@ -795,7 +773,7 @@ class TestGlobalLoad:
     )
     def test_equal_sizes(self, subject, rng):
         self.compare(subject, torch.tensor([[4, 0], [1, 3]]))
-        experts = draw(3, 6, rng)
+        experts = whole(rng, 3, 6)
         counts_E = self.counts(1, experts, rng)[0]
         self.compare(
             subject, torch.stack([counts_E[torch.randperm(experts, generator=rng)] for _ in range(4)])
@@ -809,7 +787,7 @@ class TestGlobalLoad:
     )
     def test_different_sizes(self, subject, rng):
         self.compare(subject, torch.tensor([[8, 0], [1, 3]]))
-        for micro_batches, experts in ((3, 4), (draw(4, 7, rng), 3)):
+        for micro_batches, experts in ((3, 4), (whole(rng, 4, 7), 3)):
             sizes_M1 = torch.randint(1, 20, (micro_batches, 1), generator=rng)
             sizes_M1[:2, 0] = torch.tensor([3, 17])
             self.compare(subject, sizes_M1 * self.counts(micro_batches, experts, rng))
@@ -820,9 +798,9 @@ class TestGlobalLoad:
         hint="What is 0 / 0, and where could you meet it?",
     )
     def test_empty(self, subject, rng):
-        counts_ME = self.counts(4, draw(3, 6, rng), rng)
-        counts_ME[draw(0, 3, rng)] = 0
-        counts_ME[:, draw(0, 2, rng)] = 0
+        counts_ME = self.counts(4, whole(rng, 3, 6), rng)
+        counts_ME[whole(rng, 0, 3)] = 0
+        counts_ME[:, whole(rng, 0, 2)] = 0
         self.compare(subject, counts_ME)
 
     @criterion(
@@ -855,17 +833,6 @@ def _alike(value):
     if isinstance(value, tuple | list):
         return [_alike(part) for part in value]
     return replace(value, value=_alike(value.value)) if isinstance(value, Outcome) else value
-
-
-def _refusal(out):
-    """The exception of a call, or that there was none."""
-    return out.error or "accepted"
-
-
-def _dtypes(out):
-    """The dtypes of a result, where its digits are too few to compare; or the exception."""
-    parts = out.value if isinstance(out.value, tuple | list) else [out.value]
-    return out.error or [str(getattr(part, "dtype", None)) for part in parts]
 
 
 def _dense(out, experts):

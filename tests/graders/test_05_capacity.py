@@ -6,6 +6,7 @@ import torch
 
 from graders import oracles
 from graders import oracles_capacity as capacity
+from graders.common import dtypes, named, refusal, seed, strided, whole
 from graders.probes import call, vjp
 from graders.probes.capacity import ask_layer
 from moe_course.grading.exercises.expect import (
@@ -23,28 +24,10 @@ from moe_course.grading.exercises.expect import (
 from moe_course.grading.exercises.rubric import criterion, grades
 
 
-def named(names, values):
-    return dict(zip(names.split(), values, strict=True))
-
-
-def strided(args):
-    """The same values, stored in another order."""
-    return tuple(arg.mT.contiguous().mT if isinstance(arg, torch.Tensor) else arg for arg in args)
-
-
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
-def between(low, high, rng):
-    """A whole number from low to high."""
-    return int(torch.randint(low, high + 1, (), generator=rng))
-
-
 def capacities(idx_TK, rng):
     """A capacity at which some assignment is dropped, and one at which none is and every expert has room left."""
     fullest = int(idx_TK.flatten().bincount().max())
-    return between(1, fullest - 1, rng), fullest + between(1, 3, rng)
+    return whole(rng, 1, fullest - 1), fullest + whole(rng, 1, 3)
 
 
 def uneven_choices(tokens, experts, k, rng, among=None):
@@ -70,7 +53,7 @@ class TestExpertCapacity:
         hint="With 12 tokens and 4 experts, how many does each get if all get the same?",
     )
     def test_fair_share(self, subject, rng):
-        for share, experts in ((3, 4), (between(4, 20, rng), 2 ** between(1, 5, rng)), (7, 1)):
+        for share, experts in ((3, 4), (whole(rng, 4, 20), 2 ** whole(rng, 1, 5)), (7, 1)):
             self.compare(subject, share * experts, experts, 1, 1.0)
 
     @criterion(
@@ -79,7 +62,7 @@ class TestExpertCapacity:
         hint="Twelve tokens with two choices each: how many places are asked for?",
     )
     def test_assignments(self, subject, rng):
-        for share, experts, k in ((3, 4, 2), (between(4, 20, rng), 8, 3), (5, 2, 2)):
+        for share, experts, k in ((3, 4, 2), (whole(rng, 4, 20), 8, 3), (5, 2, 2)):
             self.compare(subject, share * experts, experts, k, 1.0)
 
     @criterion(
@@ -89,7 +72,7 @@ class TestExpertCapacity:
     )
     def test_factor(self, subject, rng):
         for experts, k, factor in ((4, 2, 1.5), (8, 3, 0.5), (16, 1, 2.0), (4, 3, 1.25)):
-            self.compare(subject, 4 * between(2, 9, rng) * experts, experts, k, factor)
+            self.compare(subject, 4 * whole(rng, 2, 9) * experts, experts, k, factor)
 
     @criterion(
         2,
@@ -97,7 +80,7 @@ class TestExpertCapacity:
         hint="10 tokens, 4 experts, factor 1.5: what is the exact number, and when do you round it?",
     )
     def test_rounds_up(self, subject, rng):
-        drawn = [(between(5, 90, rng), between(3, 13, rng), between(1, 3, rng)) for _ in range(20)]
+        drawn = [(whole(rng, 5, 90), whole(rng, 3, 13), whole(rng, 1, 3)) for _ in range(20)]
         cases = [(*sizes, factor) for sizes in drawn for factor in (0.75, 1.0, 1.5)]
         for sizes in ((10, 4, 1, 1.5), (9, 7, 2, 1.25), (5, 8, 1, 0.5), *cases):
             if capacity.clear_of_rounding(*sizes):
@@ -109,7 +92,7 @@ class TestExpertCapacity:
         hint="Can a token choose five of four experts, and what is a factor of 0?",
     )
     def test_bad_arguments(self, subject, rng):
-        sizes = (between(5, 90, rng), 4, 2, 1.25)
+        sizes = (whole(rng, 5, 90), 4, 2, 1.25)
         for position, values in enumerate(((0, -3), (0, -4), (0, -1, 5), (0.0, -0.5))):
             for value in values:
                 bad = (*sizes[:position], value, *sizes[position + 1 :])
@@ -127,7 +110,7 @@ class TestExpertCapacity:
         return [
             *outs,
             type(outs[0].value).__name__,
-            *(_refusal(subject.run(call, "expert_capacity", *sizes)) for sizes in (*bad, *negative)),
+            *(refusal(subject.run(call, "expert_capacity", *sizes)) for sizes in (*bad, *negative)),
         ]
 
 
@@ -146,7 +129,7 @@ class TestPositionsInExpert:
         hint="What is the place of the first token in a queue, and what that of the next?",
     )
     def test_one_choice(self, subject, rng):
-        for tokens, experts in ((4, 2), (6, 3), (between(9, 14, rng), 5)):
+        for tokens, experts in ((4, 2), (6, 3), (whole(rng, 9, 14), 5)):
             self.compare(subject, uneven_choices(tokens, experts, 1, rng), experts)
 
     @criterion(
@@ -157,7 +140,7 @@ class TestPositionsInExpert:
     def test_choice_major(self, subject, rng):
         fixture = torch.tensor([[0, 1], [0, 2], [1, 2], [1, 0], [0, 1], [0, 1]])
         self.compare(subject, fixture, 4)
-        for tokens, experts, k in ((5, 3, 2), (7, 5, 3), (between(8, 12, rng), 6, 4), (5, 4, 4)):
+        for tokens, experts, k in ((5, 3, 2), (7, 5, 3), (whole(rng, 8, 12), 6, 4), (5, 4, 4)):
             self.compare(subject, uneven_choices(tokens, experts, k, rng), experts)
 
     @criterion(
@@ -175,7 +158,7 @@ class TestPositionsInExpert:
         hint="Which whole numbers can the dtype of your running count hold?",
     )
     def test_long_queues(self, subject, rng):
-        self.compare(subject, capacity.choices(between(550, 600, rng), 3, 2, rng), 3)
+        self.compare(subject, capacity.choices(whole(rng, 550, 600), 3, 2, rng), 3)
 
     @criterion(
         1,
@@ -225,7 +208,7 @@ class TestBatchPriorityPositions:
         hint="After sorting, which row of your result belongs to which token?",
     )
     def test_heavy_first(self, subject, rng):
-        for tokens, experts in ((5, 2), (7, 3), (between(9, 14, rng), 4)):
+        for tokens, experts in ((5, 2), (7, 3), (whole(rng, 9, 14), 4)):
             self.compare(subject, *self.inputs(tokens, experts, 1, rng))
 
     @criterion(
@@ -234,7 +217,7 @@ class TestBatchPriorityPositions:
         hint="Does the second choice of the heaviest token come before another token's first?",
     )
     def test_choice_major(self, subject, rng):
-        for tokens, experts, k in ((5, 3, 2), (8, 5, 3), (between(9, 12, rng), 6, 4)):
+        for tokens, experts, k in ((5, 3, 2), (8, 5, 3), (whole(rng, 9, 12), 6, 4)):
             idx_TK, weights_TK, _ = self.inputs(tokens, experts, k, rng)
             falling_TK = weights_TK[:, :1] / 2.0 ** torch.arange(k)  # all slots agree on who is heavy
             self.compare(subject, idx_TK, falling_TK, experts)
@@ -245,7 +228,7 @@ class TestBatchPriorityPositions:
         hint="In a queue of second choices: whose first weight, or whose second, decides?",
     )
     def test_first_weight(self, subject, rng):
-        for tokens, experts, k in ((7, 3, 2), (9, 5, 3), (between(10, 13, rng), 4, 3)):
+        for tokens, experts, k in ((7, 3, 2), (9, 5, 3), (whole(rng, 10, 13), 4, 3)):
             for _ in range(4):
                 idx_TK, weights_TK, _ = self.inputs(tokens, experts, k, rng)
                 self.compare(subject, idx_TK, weights_TK, experts)
@@ -298,7 +281,7 @@ class TestFillBuffers:
         hint="Flattened, assignment n belongs to which token, which expert and which slot of the buffer?",
     )
     def test_places(self, subject, rng):
-        for sizes in (*self.sizes, (between(7, 9, rng), 5, 6, 2)):
+        for sizes in (*self.sizes, (whole(rng, 7, 9), 5, 6, 2)):
             self.compare(subject, self.inputs(*sizes, rng, roomy=True), filled_only=True)
 
     @criterion(
@@ -307,7 +290,7 @@ class TestFillBuffers:
         hint="Where does an assignment at place C end up in your code, and whose slot is that?",
     )
     def test_drops(self, subject, rng):
-        for sizes in (*self.sizes, (between(8, 11, rng), 5, 3, 2), (9, 3, 2, 1)):
+        for sizes in (*self.sizes, (whole(rng, 8, 11), 5, 3, 2), (9, 3, 2, 1)):
             for _ in range(3):
                 self.compare(subject, self.inputs(*sizes, rng), filled_only=True)
 
@@ -342,7 +325,7 @@ class TestFillBuffers:
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.bfloat16, torch.float64, torch.float32):
             *args, _ = self.inputs(8, 2, 3, 2, rng, dtype=dtype)  # 16 assignments: some queue is 6 long
-            args = strided((*args, between(2, 4, rng)))
+            args = strided((*args, whole(rng, 2, 4)))
             expect_untouched(self.compare(subject, args, filled_only=True), args, self.names.split())
 
     def behaviour(self, subject):
@@ -387,7 +370,7 @@ class TestReadBuffers:
         hint="Which expert and which slot hold the result of token t's slot k, and which weight goes with it?",
     )
     def test_sums(self, subject, rng):
-        for sizes in (*self.sizes, (between(8, 10, rng), 5, 4, 2)):
+        for sizes in (*self.sizes, (whole(rng, 8, 10), 5, 4, 2)):
             self.compare(subject, self.inputs(*sizes, rng, roomy=True))
 
     @criterion(
@@ -396,7 +379,7 @@ class TestReadBuffers:
         hint="What does your code read at place C, and how much of it reaches y?",
     )
     def test_dropped(self, subject, rng):
-        for tokens, d_model, experts in ((5, 2, 3), (between(8, 12, rng), 3, 4), (6, 4, 1)):
+        for tokens, d_model, experts in ((5, 2, 3), (whole(rng, 8, 12), 3, 4), (6, 4, 1)):
             for _ in range(3):
                 self.compare(subject, self.inputs(tokens, d_model, experts, 1, rng))
 
@@ -406,7 +389,7 @@ class TestReadBuffers:
         hint="When the second choice is dropped, does the weight of the first one change?",
     )
     def test_not_rescaled(self, subject, rng):
-        for tokens, d_model, experts, k in ((6, 2, 3, 2), (7, 3, 5, 3), (between(8, 11, rng), 4, 3, 2)):
+        for tokens, d_model, experts, k in ((6, 2, 3, 2), (7, 3, 5, 3), (whole(rng, 8, 11), 4, 3, 2)):
             for _ in range(3):
                 self.compare(subject, self.inputs(tokens, d_model, experts, k, rng))
 
@@ -457,7 +440,7 @@ class TestReadBuffers:
             out.inputs,
             subject.run(call, "read_buffers", *roomy),
             subject.run(call, "read_buffers", *self.inputs(6, 2, 3, 1, seed(555))),
-            _dtypes(subject.run(call, "read_buffers", *half[:3], half[3].float())),
+            dtypes(subject.run(call, "read_buffers", *half[:3], half[3].float())),
             subject.run(call, "read_buffers", *large),
             subject.run(vjp, "read_buffers", tight, (torch.ones(9, 2),), wrt=(0, 3)),
         ]
@@ -476,7 +459,7 @@ class TestDropAndWaste:
     @staticmethod
     def sizes(rng):
         """T, E and K."""
-        return (7, 3, 1), (9, 4, 2), (between(10, 16, rng), 5, 3), (between(12, 20, rng), 6, 2), (15, 7, 3)
+        return (7, 3, 1), (9, 4, 2), (whole(rng, 10, 16), 5, 3), (whole(rng, 12, 20), 6, 2), (15, 7, 3)
 
     @staticmethod
     def cases(sizes, rng):
@@ -486,7 +469,7 @@ class TestDropAndWaste:
             while not 0 < least < most - 1:
                 idx_TK = capacity.choices(tokens, experts, k, rng)
                 least, *_, most = sorted(idx_TK.flatten().bincount(minlength=experts).tolist())
-            for room in (between(least + 1, most - 1, rng), most + between(1, 3, rng)):
+            for room in (whole(rng, least + 1, most - 1), most + whole(rng, 1, 3)):
                 yield idx_TK, experts, room
 
     @criterion(
@@ -620,8 +603,8 @@ class TestDependsOnFuture(_Leaks):
     @staticmethod
     def draw(rng, rows=None):
         """Sizes B, S, D and a position with at least two tokens before and two behind it."""
-        rows, length = rows or between(1, 3, rng), between(6, 9, rng)
-        return rows, length, between(2, 5, rng), between(2, length - 3, rng)
+        rows, length = rows or whole(rng, 1, 3), whole(rng, 6, 9)
+        return rows, length, whole(rng, 2, 5), whole(rng, 2, length - 3)
 
     @criterion(
         3,
@@ -686,7 +669,7 @@ class TestDependsOnFuture(_Leaks):
     def test_rare(self, subject, rng):
         for number in range(12):
             rows, length, width, position = self.draw(rng)
-            honest, row, t = self.causal(rows, length, rng), rows - 1, between(position + 1, length - 1, rng)
+            honest, row, t = self.causal(rows, length, rng), rows - 1, whole(rng, position + 1, length - 1)
             x_BSD = _quiet(_x(rows, length, width, rng), row, t)
             steps = _one(honest, (row, position - 1, row, t))
             settings = {"threshold": SELDOM, "number": number}
@@ -749,8 +732,8 @@ class TestDependsOnBatch(_Leaks):
     @staticmethod
     def draw(rng):
         """Sizes B, S, D and a row with neighbours on both sides."""
-        rows = between(4, 6, rng)
-        return rows, between(3, 6, rng), between(2, 5, rng), between(1, rows - 2, rng)
+        rows = whole(rng, 4, 6)
+        return rows, whole(rng, 3, 6), whole(rng, 2, 5), whole(rng, 1, rows - 2)
 
     @criterion(
         3,
@@ -818,7 +801,7 @@ class TestDependsOnBatch(_Leaks):
     def test_rare(self, subject, rng):
         for number in range(12):
             rows, length, width, row = self.draw(rng)
-            honest, t = self.alone(rows, length, rng), between(0, length - 1, rng)
+            honest, t = self.alone(rows, length, rng), whole(rng, 0, length - 1)
             other = row + 1 - 2 * (number % 2)
             x_BSD = _quiet(_x(rows, length, width, rng), other, t)
             steps = _one(honest, (row, 1, other, t))
@@ -876,20 +859,9 @@ class TestDependsOnBatch(_Leaks):
         return [*(out for out, _ in asked), asked[0][0].inputs]
 
 
-def _refusal(out):
-    """The exception of a call, or that there was none."""
-    return out.error or "accepted"
-
-
 def _places(out):
     """The places that a call returned, int32 ones as int64: both are right; or the exception."""
     places = out.value
     if isinstance(places, torch.Tensor) and places.dtype == torch.int32:
         places = places.long()
     return out.error or places
-
-
-def _dtypes(out):
-    """The dtypes of a result, where its digits are too few to compare; or the exception."""
-    parts = out.value if isinstance(out.value, tuple | list) else [out.value]
-    return out.error or [str(getattr(part, "dtype", None)) for part in parts]

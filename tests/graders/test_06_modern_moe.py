@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_modern
+from graders.common import dtypes, named, refusal, seed, strided, typed, whole
 from graders.oracles_modern import group_case, two_highest
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
@@ -23,26 +24,6 @@ from moe_course.grading.exercises.rubric import criterion, grades
 
 FFN = "w_gate_DF w_up_DF w_down_FD"
 EXPERTS = "w_gate_EDF w_up_EDF w_down_EFD"
-
-
-def named(names, values):
-    return dict(zip(names.split(), values, strict=True))
-
-
-def strided(args):
-    """The same values, stored in another order."""
-    return tuple(
-        arg.mT.contiguous().mT if isinstance(arg, torch.Tensor) and arg.dim() > 1 else arg for arg in args
-    )
-
-
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
-def whole(rng, low, high):
-    """A whole number from low to high, drawn anew for every seed."""
-    return int(torch.randint(low, high + 1, (), generator=rng))
 
 
 def dense_weights(d_model, d_ff, rng, dtype=torch.float32):
@@ -220,7 +201,7 @@ class TestSplitExperts:
         wrong = ((10, 5, 2, 4), (3, 5, 2, 6), (12, 5, 6, 3), (0, 5, 2, 3), (12, 0, 2, 3), (12, 5, 0, 3))
         others = ((12, 5, 2, 0), (-12, 5, 2, 3), (12, 5, 2, -3), (12, -5, -7, 3))
         outs = [subject.run(call, "split_experts", *sizes) for sizes in (*right, *wrong, *others)]
-        return [_typed(out) for out in outs[:3]] + [_refusal(out) for out in outs[3:]]
+        return [typed(out) for out in outs[:3]] + [refusal(out) for out in outs[3:]]
 
 
 GROUPS = "scores_TE bias_E num_groups top_groups k"
@@ -539,22 +520,5 @@ class TestUpcycle:
             subject.run(upcycle_then_write, dense, 2, 1),
             subject.run(upcycle_then_write, dense, 1, 0),
             half.error or half,
-            _dtypes(subject.run(call, "upcycle", *dense_weights(2, 3, seed(654), torch.float64), 2)),
+            dtypes(subject.run(call, "upcycle", *dense_weights(2, 3, seed(654), torch.float64), 2)),
         ]
-
-
-def _dtypes(out):
-    """The dtypes of a result, or its exception."""
-    parts = out.value if isinstance(out.value, tuple | list) else (out.value,)
-    return out.error or [str(getattr(part, "dtype", type(part).__name__)) for part in parts]
-
-
-def _refusal(out):
-    """What came back, or whether it was a ValueError: its subclasses are as good."""
-    return ("ValueError" in out.error.bases or out.error.type_name) if out.error else out
-
-
-def _typed(out):
-    """A result with its types: 18 and 18.0 are two answers."""
-    parts = out.value if isinstance(out.value, tuple | list) else (out.value,)
-    return [[type(part).__name__ for part in parts], out]

@@ -7,6 +7,7 @@ import math
 import torch
 
 from graders import oracles_lm as lm
+from graders.common import expect_float, named, seed, whole
 from graders.probes import call, vjp
 from graders.probes.lm import block_runs, block_with_module, draws, objective_of_lists, train_steps
 from moe_course.grading.exercises.expect import (
@@ -20,30 +21,9 @@ from moe_course.grading.exercises.expect import (
 from moe_course.grading.exercises.rubric import criterion, grades
 
 
-def named(names, values):
-    return dict(zip(names.split(), values, strict=True))
-
-
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
-def whole(rng, low, high):
-    """A whole number from low to high, drawn anew for every seed."""
-    return int(torch.randint(low, high + 1, (), generator=rng))
-
-
 def between(rng, low, high):
     """A number from low to high with three decimals, so that a report can show it in full."""
     return round(low + (high - low) * float(torch.rand((), generator=rng)), 3)
-
-
-def expect_float(got, want, given, what, scale=1.0):
-    """A Python number, right to a millionth of `scale`."""
-    if type(got) not in (int, float):
-        raise CheckFailed(f"{what} should be a Python float", given, want, got)
-    if not abs(got - want) <= 1e-6 * scale:
-        raise CheckFailed(f"{what} is wrong", given, want, got)
 
 
 OBJECTIVE = "ce lb_losses_L z_losses_L lb_weight z_weight"
@@ -177,7 +157,7 @@ class TestLearningRate:
     def compare(self, subject, *args):
         given = named(RATE, args)
         got = returned(subject.run(call, "learning_rate", *args), given)
-        expect_float(got, lm.learning_rate(*args), given, "the learning rate", scale=args[1])
+        expect_float(got, lm.learning_rate(*args), given, what="the learning rate", atol=1e-6 * args[1])
 
     @staticmethod
     def plan(rng):
@@ -719,7 +699,7 @@ class TestBitsPerByte:
         given = named(BITS, args)
         want = args[0] * args[1] / args[2] / math.log(2)
         got = returned(subject.run(call, "bits_per_byte", *args), given)
-        expect_float(got, want, given, "bits per byte", scale=want)
+        expect_float(got, want, given, what="bits per byte", atol=1e-6 * want)
         return got, given
 
     @criterion(

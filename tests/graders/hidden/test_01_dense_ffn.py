@@ -8,6 +8,7 @@ import torch
 
 from graders import oracles
 from graders import test_01_dense_ffn as public
+from graders.common import named, wholes
 from graders.probes import call
 from moe_course.config import PRESETS, ModelConfig
 from moe_course.grading.exercises.expect import (
@@ -20,11 +21,6 @@ from moe_course.grading.exercises.expect import (
 from moe_course.grading.exercises.rubric import criterion, grades
 
 
-def draw(rng, *ranges):
-    """One number from each (low, high), both included."""
-    return [int(torch.randint(low, high + 1, (1,), generator=rng)) for low, high in ranges]
-
-
 @grades("swiglu_ffn")
 class HiddenSwigluFfn:
     @criterion(
@@ -32,9 +28,9 @@ class HiddenSwigluFfn:
     )
     def test_sizes(self, subject, rng):
         for scale in (1.0, 60.0):
-            x_TD, *weights = public.ffn_inputs(*draw(rng, (20, 50), (16, 40), (41, 70)), rng)
+            x_TD, *weights = public.ffn_inputs(*wholes(rng, (20, 50), (16, 40), (41, 70)), rng)
             args = (scale * x_TD, *weights)
-            given = public.named(public.SWIGLU, args)
+            given = named(public.SWIGLU, args)
             got = returned(subject.run(call, "swiglu_ffn", *args), given)
             expect_tensor(
                 got, oracles.swiglu(*args), "TD", given, what="y_TD", rtol=1e-3, atol=1e-5 * scale**2
@@ -46,7 +42,7 @@ class HiddenSwigluFfn:
         hint="Which of the matrices does the result depend on linearly, and which pass through silu?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, d_model, d_ff = draw(rng, (4, 9), (2, 6), (7, 12))
+        tokens, d_model, d_ff = wholes(rng, (4, 9), (2, 6), (7, 12))
         x_TD, w_gate_DF, w_up_DF, w_down_FD = args = public.ffn_inputs(tokens, d_model, d_ff, rng)
         want_TD = oracles.swiglu(*args)
         names_F, order_T = torch.randperm(d_ff, generator=rng), torch.randperm(tokens, generator=rng)
@@ -58,7 +54,7 @@ class HiddenSwigluFfn:
             "negated": ((x_TD, w_gate_DF, w_up_DF, -w_down_FD), -want_TD),
         }
         for case, (inputs, want) in cases.items():
-            given = public.named(public.SWIGLU, inputs)
+            given = named(public.SWIGLU, inputs)
             got = returned(subject.run(call, "swiglu_ffn", *inputs), given)
             expect_tensor(got, want, "TD", given, what=f"y_TD, {case}", atol=1e-5)
 
@@ -71,9 +67,9 @@ class HiddenFfnParams:
         hint="By what does the count grow when one side doubles?",
     )
     def test_sizes(self, subject, rng):
-        d_model, d_ff = draw(rng, (3, 99), (100_000, 9_999_999))
+        d_model, d_ff = wholes(rng, (3, 99), (100_000, 9_999_999))
         for args in ((1, d_ff), (d_model, 1), (d_model, d_ff), (d_model, 2 * d_ff), (2 * d_model, d_ff)):
-            given = public.named("d_model d_ff", args)
+            given = named("d_model d_ff", args)
             got = returned(subject.run(call, "ffn_params", *args), given)
             expect_number(got, 3 * args[0] * args[1], given)
 
@@ -86,7 +82,7 @@ class HiddenFfnFlops:
         hint="By what do the operations grow when one of the three sizes doubles?",
     )
     def test_sizes(self, subject, rng):
-        tokens, d_model, d_ff = draw(rng, (2, 9), (10, 999), (1_000, 999_999))
+        tokens, d_model, d_ff = wholes(rng, (2, 9), (10, 999), (1_000, 999_999))
         for args in (
             (1, d_model, d_ff),
             (tokens, 1, d_ff),
@@ -94,7 +90,7 @@ class HiddenFfnFlops:
             (tokens, d_model, d_ff),
             (2 * tokens, d_model, d_ff),
         ):
-            given = public.named("num_tokens d_model d_ff", args)
+            given = named("num_tokens d_model d_ff", args)
             got = returned(subject.run(call, "ffn_flops", *args), given)
             expect_number(got, 6 * args[0] * args[1] * args[2], given)
 
@@ -107,8 +103,8 @@ class HiddenMoeFfnParams:
         hint="Which of the two numbers depends on k, and by how much does one more shared expert raise them?",
     )
     def test_sizes(self, subject, rng):
-        d_model, d_ff, experts, shared = draw(rng, (2, 999), (1_000, 9_999), (4, 60), (1, 5))
-        (top_k,) = draw(rng, (2, experts - 1))
+        d_model, d_ff, experts, shared = wholes(rng, (2, 999), (1_000, 9_999), (4, 60), (1, 5))
+        (top_k,) = wholes(rng, (2, experts - 1))
         sizes = (d_model, d_ff)
         cases = [(*sizes, experts, k, shared) for k in (1, top_k, experts)]
         cases += [
@@ -118,7 +114,7 @@ class HiddenMoeFfnParams:
             (d_ff, d_model, 9, 4),
         ]
         for args in cases:
-            given = public.named(" ".join(public.MOE.split()[: len(args)]), args)
+            given = named(" ".join(public.MOE.split()[: len(args)]), args)
             got = returned(subject.run(call, "moe_ffn_params", *args), given)
             total, active = expect_tuple(got, 2, given, "total, active")
             want = public.TestMoeFfnParams.want(*args)
@@ -131,7 +127,7 @@ class HiddenMoeFfnParams:
         hint="Is each of the five arguments looked at by itself?",
     )
     def test_one_bad_argument(self, subject, rng):
-        d_model, d_ff, experts, shared, off = draw(rng, (2, 99), (100, 999), (4, 60), (1, 5), (1, 9))
+        d_model, d_ff, experts, shared, off = wholes(rng, (2, 99), (100, 999), (4, 60), (1, 5), (1, 9))
         good = {"d_model": d_model, "d_ff": d_ff, "num_experts": experts, "top_k": 2, "num_shared": shared}
         wrong = {"d_model": 1 - off, "d_ff": 1 - off, "num_experts": 1 - off, "num_shared": -off}
         for name, value in (*wrong.items(), ("top_k", 1 - off), ("top_k", experts + off)):
@@ -149,15 +145,17 @@ class HiddenModelParams:
         hint="Which of the parts changes when two options meet, say tied embeddings and dense layers?",
     )
     def test_any_model(self, subject, rng):
-        (first,) = draw(rng, (0, 1))
+        (first,) = wholes(rng, (0, 1))
         for number, qk_norm in enumerate(("none", "head", "full"), start=first):
             self.compare(subject, self.config(qk_norm, number % 2 == 0, rng))
 
     @staticmethod
     def config(qk_norm, tied, rng):
-        layers, dense, experts, shared = draw(rng, (4, 40), (1, 3), (3, 99), (1, 4))
-        kv_heads, groups, top_k = draw(rng, (2, 9), (2, 5), (2, experts))
-        vocab, width, head_dim, *d_ff = draw(rng, (100, 200_000), (11, 9_999), (3, 300), *[(13, 29_999)] * 3)
+        layers, dense, experts, shared = wholes(rng, (4, 40), (1, 3), (3, 99), (1, 4))
+        kv_heads, groups, top_k = wholes(rng, (2, 9), (2, 5), (2, experts))
+        vocab, width, head_dim, *d_ff = wholes(
+            rng, (100, 200_000), (11, 9_999), (3, 300), *[(13, 29_999)] * 3
+        )
         return ModelConfig(
             vocab_size=vocab,
             d_model=width,
@@ -183,7 +181,7 @@ class HiddenModelParams:
     )
     def test_presets(self, subject, rng):
         for config in PRESETS.values():
-            (more,) = draw(rng, (1, 9))
+            (more,) = wholes(rng, (1, 9))
             dense = config.num_dense_layers + (0 if config.num_moe_layers else more)
             deeper = {"num_layers": config.num_layers + more, "num_dense_layers": dense}
             self.compare(
@@ -199,7 +197,7 @@ class HiddenActiveMatchedDff:
         hint="How many experts of this width does a token visit in all?",
     )
     def test_other_widths(self, subject, rng):
-        width, top_k, shared = draw(rng, (1_000, 9_999), (2, 16), (1, 7))
+        width, top_k, shared = wholes(rng, (1_000, 9_999), (2, 16), (1, 7))
         cases = [
             (width * top_k, top_k),
             (width * (top_k + shared), top_k, shared),
@@ -217,10 +215,10 @@ class HiddenActiveMatchedDff:
         hint="Do you look at the remainder, and at each argument by itself?",
     )
     def test_one_bad_argument(self, subject, rng):
-        width, top_k, shared, off = draw(rng, (10, 999), (2, 16), (1, 7), (1, 9))
+        width, top_k, shared, off = wholes(rng, (10, 999), (2, 16), (1, 7), (1, 9))
         whole = width * (top_k + shared)
         cases = [(whole + 1, top_k, shared), (whole - 1, top_k, shared), (-whole, top_k, shared)]
         cases += [(whole, 1 - off, top_k + shared + off - 1), (whole, top_k + shared + off, -off)]
         for args in cases:
-            given = public.named("d_ff_dense top_k num_shared", args)
+            given = named("d_ff_dense top_k num_shared", args)
             expect_raises(subject.run(call, "active_matched_d_ff", *args), "ValueError", given)

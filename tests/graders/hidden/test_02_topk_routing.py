@@ -6,14 +6,10 @@ import torch
 
 from graders import oracles
 from graders import test_02_topk_routing as public
+from graders.common import named, wholes
 from graders.probes import call, vjp
 from moe_course.grading.exercises.expect import expect_gradients, expect_index, expect_tensor, returned
 from moe_course.grading.exercises.rubric import criterion, grades
-
-
-def draw(rng, *ranges):
-    """One number from each (low, high), both included."""
-    return [int(torch.randint(low, high + 1, (1,), generator=rng)) for low, high in ranges]
 
 
 def orders(tokens, experts, rng):
@@ -25,7 +21,7 @@ def orders(tokens, experts, rng):
 class HiddenRouterProbs:
     @staticmethod
     def expect_probs(subject, args, want_TE, what, atol=1e-5):
-        given = public.named("x_TD w_DE", args)
+        given = named("x_TD w_DE", args)
         got = returned(subject.run(call, "router_probs", *args), given)
         expect_tensor(got, want_TE, "TE", given, what=what, rtol=0, atol=atol)
 
@@ -35,7 +31,7 @@ class HiddenRouterProbs:
         hint="Which other tokens, and which other experts, does a probability depend on?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, d_model, experts = draw(rng, (4, 9), (2, 6), (4, 11))
+        tokens, d_model, experts = wholes(rng, (4, 9), (2, 6), (4, 11))
         x_TD, w_DE = args = public.TestRouterProbs.inputs(tokens, d_model, experts, rng)
         want_TE = oracles.router_probs(*args)
         order_T, names_E = orders(tokens, experts, rng)
@@ -55,7 +51,7 @@ class HiddenRouterProbs:
     )
     def test_sizes(self, subject, rng):
         for dtype in (torch.float32, torch.bfloat16):
-            sizes = draw(rng, (30, 60), (61, 90), (20, 50))
+            sizes = wholes(rng, (30, 60), (61, 90), (20, 50))
             args = public.TestRouterProbs.inputs(*sizes, rng, dtype)
             self.expect_probs(subject, args, oracles.router_probs(*args), "probs_TE")
 
@@ -77,8 +73,8 @@ class HiddenTopKGate:
         hint="If another token in the batch were replaced, which of these numbers may change?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, experts = draw(rng, (4, 9), (5, 12))
-        (k,) = draw(rng, (2, experts - 1))
+        tokens, experts = wholes(rng, (4, 9), (5, 12))
+        (k,) = wholes(rng, (2, experts - 1))
         probs_TE = oracles.distinct_probs(tokens, experts, rng)
         order_T, names_E = orders(tokens, experts, rng)
         for renormalize in (False, True):
@@ -96,8 +92,8 @@ class HiddenTopKGate:
         hint="Does anything in your code hold for a few experts only?",
     )
     def test_sizes(self, subject, rng):
-        tokens, experts = draw(rng, (30, 60), (16, 28))
-        for k in (1, *draw(rng, (2, 15)), experts):
+        tokens, experts = wholes(rng, (30, 60), (16, 28))
+        for k in (1, *wholes(rng, (2, 15)), experts):
             probs_TE = oracles.distinct_probs(tokens, experts, rng)
             for renormalize in (False, True):
                 want = oracles.top_k_gate(probs_TE, k, renormalize)
@@ -129,8 +125,8 @@ class HiddenSparseGates:
         hint="Which of a token's logits do its gates depend on, and only on which differences of theirs?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, experts = draw(rng, (4, 9), (5, 12))
-        (k,) = draw(rng, (2, experts - 2))
+        tokens, experts = wholes(rng, (4, 9), (5, 12))
+        (k,) = wholes(rng, (2, experts - 2))
         logits_TE = oracles.distinct_logits(tokens, experts, rng)
         gates_TE = oracles.sparse_gates(logits_TE, k)
         order_T, names_E = orders(tokens, experts, rng)
@@ -151,12 +147,12 @@ class HiddenSparseGates:
         hint="Does anything in your code hold for a few experts only?",
     )
     def test_sizes(self, subject, rng):
-        tokens, experts = draw(rng, (30, 60), (16, 40))
-        for k in (1, *draw(rng, (2, 15)), experts):
+        tokens, experts = wholes(rng, (30, 60), (16, 40))
+        for k in (1, *wholes(rng, (2, 15)), experts):
             args = (oracles.distinct_logits(tokens, experts, rng), k)
             self.expect_gates(subject, *args, oracles.sparse_gates(*args))
             c_TE = torch.randn(tokens, experts, generator=rng)
-            given = public.named("logits_TE k dgates_TE", (*args, c_TE))
+            given = named("logits_TE k dgates_TE", (*args, c_TE))
             want = oracles.gradients(oracles.sparse_gates, args, c_TE, wrt=(0,))
             _, got = returned(subject.run(vjp, "sparse_gates", args, (c_TE,), wrt=(0,)), given)
             expect_gradients(got, want, ("logits_TE",), given)
@@ -170,13 +166,13 @@ class HiddenNoisyLogits:
         hint="What should be left when all noise is 0, and what when its sign turns round?",
     )
     def test_linear_in_the_noise(self, subject, rng):
-        sizes = draw(rng, (4, 9), (2, 6), (3, 8))
+        sizes = wholes(rng, (4, 9), (2, 6), (3, 8))
         x_TD, w_gate_DE, w_noise_DE, noise_TE, _ = public.TestNoisyLogits.inputs(*sizes, True, rng)
         clean_TE = oracles.noisy_logits(x_TD, w_gate_DE, w_noise_DE, noise_TE, False)
         added_TE = oracles.noisy_logits(x_TD, 0 * w_gate_DE, w_noise_DE, noise_TE, True)
         for times in (0, -1, 3):
             args = (x_TD, w_gate_DE, w_noise_DE, times * noise_TE, True)
-            given = public.named(public.NOISY, args)
+            given = named(public.NOISY, args)
             got = returned(subject.run(call, "noisy_logits", *args), given)
             expect_tensor(got, clean_TE + times * added_TE, "TE", given, what="logits_TE", atol=1e-4)
 
@@ -186,7 +182,7 @@ class HiddenNoisyLogits:
         hint="Which token and which expert does each number in noise_TE belong to?",
     )
     def test_sizes(self, subject, rng):
-        sizes = tokens, d_model, experts = draw(rng, (30, 60), (8, 20), (21, 40))
+        sizes = tokens, d_model, experts = wholes(rng, (30, 60), (8, 20), (21, 40))
         x_TD, w_gate_DE, w_noise_DE, noise_TE, _ = public.TestNoisyLogits.inputs(*sizes, True, rng)
         order_T, names_E = orders(tokens, experts, rng)
         quiet_TE = noise_TE * (torch.rand(tokens, experts, generator=rng) < 0.2)
@@ -202,7 +198,7 @@ class HiddenNoisyLogits:
                 True,
             ),
         ):
-            given = public.named(public.NOISY, args)
+            given = named(public.NOISY, args)
             got = returned(subject.run(call, "noisy_logits", *args), given)
             expect_tensor(got, oracles.noisy_logits(*args), "TE", given, what="logits_TE", atol=1e-5)
 
@@ -211,7 +207,7 @@ class HiddenNoisyLogits:
 class HiddenMoeLoop:
     @staticmethod
     def expect_y(subject, args, want_TD, what="y_TD", **tolerance):
-        given = public.named(public.MOE, args)
+        given = named(public.MOE, args)
         got = returned(subject.run(call, "moe_loop", *args), given)
         expect_tensor(got, want_TD, "TD", given, what=what, **{"atol": 1e-5, **tolerance})
 
@@ -221,7 +217,7 @@ class HiddenMoeLoop:
         hint="What would the layer be if all its experts were alike and the weights of a token summed to 1?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, d_model, d_ff, experts = draw(rng, (4, 9), (2, 6), (3, 8), (5, 9))
+        tokens, d_model, d_ff, experts = wholes(rng, (4, 9), (2, 6), (3, 8), (5, 9))
         args = public.TestMoeLoop.inputs(tokens, d_model, d_ff, experts, 3, rng)
         x_TD, weights_TK, idx_TK, *experts_E = args
         self.expect_y(
@@ -246,13 +242,13 @@ class HiddenMoeLoop:
         hint="What happens to the experts that nobody chose, in the result and in the gradient?",
     )
     def test_sizes(self, subject, rng):
-        tokens, d_model, d_ff, experts = draw(rng, (20, 40), (4, 8), (9, 14), (20, 40))
+        tokens, d_model, d_ff, experts = wholes(rng, (20, 40), (4, 8), (9, 14), (20, 40))
         among = torch.randperm(experts, generator=rng)[:6].tolist()
         args = public.TestMoeLoop.inputs(tokens, d_model, d_ff, experts, 4, rng, among=among)
         self.expect_y(subject, args, oracles.moe(*args))
         dy_TD = torch.randn(tokens, d_model, generator=rng)
         wrt = (0, 1, 3, 4, 5)
-        given = {**public.named(public.MOE, args), "dy_TD": dy_TD}
+        given = {**named(public.MOE, args), "dy_TD": dy_TD}
         _, got = returned(subject.run(vjp, "moe_loop", args, (dy_TD,), wrt), given)
         expect_gradients(
             got, oracles.gradients(oracles.moe, args, dy_TD, wrt), [public.MOE.split()[i] for i in wrt], given
@@ -273,7 +269,7 @@ class HiddenSwitchGate:
         hint="Which other tokens does the softmax see, and what does adding 5 to all logits of a token change?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, experts = draw(rng, (4, 9), (4, 12))
+        tokens, experts = wholes(rng, (4, 9), (4, 12))
         logits_TE = oracles.distinct_logits(tokens, experts, rng)
         weight_T, idx_T = oracles.switch_gate(logits_TE)
         order_T, names_E = orders(tokens, experts, rng)
@@ -292,7 +288,7 @@ class HiddenSwitchGate:
         hint="If all logits of a token rise together, how does its weight change?",
     )
     def test_sizes(self, subject, rng):
-        logits_TE = oracles.distinct_logits(*draw(rng, (30, 60), (16, 28)), rng)
+        logits_TE = oracles.distinct_logits(*wholes(rng, (30, 60), (16, 28)), rng)
         self.expect_gate(subject, logits_TE, oracles.switch_gate(logits_TE))
         c_T = torch.randn(len(logits_TE), generator=rng)
         given = {"logits_TE": logits_TE, "dweight_T": c_T}
@@ -305,7 +301,7 @@ class HiddenSwitchGate:
 class HiddenRouterGradient:
     @staticmethod
     def expect_gradient(subject, args, want_TE, what="dlogits_TE"):
-        given = public.named(public.GRADIENT, args)
+        given = named(public.GRADIENT, args)
         got = returned(subject.run(call, "router_gradient", *args), given)
         expect_tensor(got, want_TE, "TE", given, what=what, atol=1e-5)
 
@@ -315,7 +311,7 @@ class HiddenRouterGradient:
         hint="If all outputs of a token's experts were alike and all were chosen, what could the router win?",
     )
     def test_symmetries(self, subject, rng):
-        tokens, d_model, experts = draw(rng, (4, 9), (2, 6), (4, 8))
+        tokens, d_model, experts = wholes(rng, (4, 9), (2, 6), (4, 8))
         args = dy_TD, out_TKD, probs_TE, idx_TK = public.TestRouterGradient.inputs(
             tokens, d_model, experts, experts, rng
         )
@@ -341,7 +337,7 @@ class HiddenRouterGradient:
         hint="How large is the gradient of a token that chose one expert only, and where does it go?",
     )
     def test_sizes(self, subject, rng):
-        tokens, d_model, experts = draw(rng, (20, 40), (8, 20), (10, 16))
-        for k in (1, *draw(rng, (2, 9)), experts):
+        tokens, d_model, experts = wholes(rng, (20, 40), (8, 20), (10, 16))
+        for k in (1, *wholes(rng, (2, 9)), experts):
             args = public.TestRouterGradient.inputs(tokens, d_model, experts, k, rng)
             self.expect_gradient(subject, args, oracles.router_gradient(*args))

@@ -6,9 +6,10 @@ import torch
 
 from graders import oracles, oracles_dispatch
 from graders import test_03_dispatch as public
+from graders.common import named, whole
 from graders.probes import call, vjp
 from graders.probes.dispatch import moe_layer_step
-from graders.test_03_dispatch import COMBINE, FFN, GATHER, STATE, drawn, named, plan_of
+from graders.test_03_dispatch import COMBINE, FFN, GATHER, STATE, plan_of
 from moe_course.grading.exercises.expect import (
     expect_gradients,
     expect_index,
@@ -27,9 +28,9 @@ class HiddenPlanDispatch:
         hint="Which entries of counts_E belong to experts that occur nowhere in idx_TK?",
     )
     def test_many_experts(self, subject, rng):
-        experts = drawn(40, 60, rng)
+        experts = whole(rng, 40, 60)
         among = tuple(sorted(torch.randperm(experts - 1, generator=rng)[:9].tolist()))
-        idx_TK = oracles_dispatch.routing(drawn(60, 90, rng), experts, 4, rng, among)
+        idx_TK = oracles_dispatch.routing(whole(rng, 60, 90), experts, 4, rng, among)
         public.TestPlanDispatch().compare(subject, idx_TK, experts)
 
 
@@ -41,7 +42,7 @@ class HiddenGatherTokens:
         hint="Does every assignment find its own token, wherever that stands?",
     )
     def test_shuffled(self, subject, rng):
-        tokens, k = drawn(9, 13, rng), 5
+        tokens, k = whole(rng, 9, 13), 5
         x_TD = torch.randn(tokens, 3, generator=rng)
         order_N, names_T = plan_of(tokens, 7, k, rng), torch.randperm(tokens, generator=rng)
         moved_N = names_T.argsort()[order_N // k] * k + order_N % k
@@ -59,7 +60,7 @@ class HiddenGroupedFfn:
         hint="Does a group meet its own weights, wherever in the row of experts it stands?",
     )
     def test_renamed(self, subject, rng):
-        experts, wrt = drawn(8, 10, rng), (0, 2, 3, 4)
+        experts, wrt = whole(rng, 8, 10), (0, 2, 3, 4)
         args = public.TestGroupedFfn.inputs(4, 7, experts, rng, (0, 3, 4))
         groups, names_E = args[0].split(args[1].tolist()), torch.randperm(experts, generator=rng)
         moved = (torch.cat([groups[e] for e in names_E]), *(arg[names_E] for arg in args[1:]))
@@ -80,7 +81,7 @@ class HiddenCombine:
         hint="Does your result hang on more than which assignment a row belongs to?",
     )
     def test_shuffled(self, subject, rng):
-        y_ND, order_N, weights_TK = public.TestCombine.inputs(drawn(9, 13, rng), 4, 7, 5, rng)
+        y_ND, order_N, weights_TK = public.TestCombine.inputs(whole(rng, 9, 13), 4, 7, 5, rng)
         rows_N = torch.randperm(len(order_N), generator=rng)
         for args in ((y_ND, order_N, weights_TK), (y_ND[rows_N], order_N[rows_N], weights_TK)):
             dy_TD = torch.randn(len(weights_TK), 4, generator=rng)
@@ -99,8 +100,8 @@ class HiddenMoELayer:
         hint="What does the second sequence have to do with the first one's output?",
     )
     def test_tokens_alone(self, subject, rng):
-        options, state, x_BSD = public.TestMoELayer().case(3, drawn(5, 7, rng), 6, 5, 9, 4, rng)
-        options["renormalize"] = bool(drawn(0, 1, rng))
+        options, state, x_BSD = public.TestMoELayer().case(3, whole(rng, 5, 7), 6, 5, 9, 4, rng)
+        options["renormalize"] = bool(whole(rng, 0, 1))
         want_BSD = oracles_dispatch.moe_layer(x_BSD, *state.values(), 4, options["renormalize"])
         want_TK = oracles_dispatch.chosen_experts(x_BSD, state[STATE[0]], 4)
         length = x_BSD.shape[1]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_balance
+from graders.common import random_idx, whole
 from graders.probes import call, vjp
 from graders.test_04_load_balancing import (
-    draw,
     even_idx,
     expect_statistic,
-    random_idx,
 )
 from moe_course.grading.exercises.expect import (
     expect,
@@ -31,7 +30,7 @@ class HiddenExpertLoad:
         hint="Does your result keep its length and its sum with 64 experts?",
     )
     def test_many_experts(self, subject, rng):
-        experts = draw(40, 64, rng)
+        experts = whole(rng, 40, 64)
         idx_TK = random_idx(30, experts, 6, rng, among=range(3, 17))
         given = {"idx_TK": idx_TK, "num_experts": experts}
         got = returned(subject.run(call, "expert_load", idx_TK, experts), given)
@@ -46,7 +45,7 @@ class HiddenMaxViolation:
         hint="Does it matter which of the experts is the busiest?",
     )
     def test_renamed(self, subject, rng):
-        experts = draw(20, 40, rng)
+        experts = whole(rng, 20, 40)
         load_E = torch.rand(experts, generator=rng) ** 3 + 0.01
         load_E = load_E / load_E.sum()
         for order_E in (torch.arange(experts), torch.randperm(experts, generator=rng)):
@@ -63,9 +62,9 @@ class HiddenCvSquared:
         hint="What are mean and variance of (v, 0, 0, …)?",
     )
     def test_all_on_one(self, subject, rng):
-        for experts in (2, draw(5, 12, rng)):
+        for experts in (2, whole(rng, 5, 12)):
             values_E = torch.zeros(experts)
-            values_E[draw(0, experts - 1, rng)] = 3 * draw(1, 9, rng)
+            values_E[whole(rng, 0, experts - 1)] = 3 * whole(rng, 1, 9)
             given = {"values_E": values_E}
             got = returned(subject.run(call, "cv_squared", values_E), given)
             expect_statistic(got, torch.tensor(experts - 1.0), given)
@@ -79,7 +78,7 @@ class HiddenLoadBalancingLoss:
         hint="What would your loss and its gradient be, if the rows of padding were not there?",
     )
     def test_padding(self, subject, rng):
-        tokens, experts, k = draw(20, 30, rng), draw(9, 14, rng), 4
+        tokens, experts, k = whole(rng, 20, 30), whole(rng, 9, 14), 4
         probs_TE = oracles.distinct_probs(tokens, experts, rng)
         idx_TK = random_idx(tokens, experts, k, rng)
         mask_T = torch.rand(tokens, generator=rng) < 0.7
@@ -105,7 +104,7 @@ class HiddenRouterZLoss:
         hint="Is each token's logsumexp squared by itself?",
     )
     def test_levels(self, subject, rng):
-        tokens, experts = draw(10, 20, rng), draw(20, 40, rng)
+        tokens, experts = whole(rng, 10, 20), whole(rng, 20, 40)
         level_T1 = 60 * torch.randn(tokens, 1, generator=rng)
         logits_TE = torch.randn(tokens, experts, generator=rng) + level_T1
         for order_T in (torch.arange(tokens), torch.randperm(tokens, generator=rng)):
@@ -122,7 +121,7 @@ class HiddenBiasedTopK:
         hint="Which of the two results may depend on the level of the bias?",
     )
     def test_level_of_the_bias(self, subject, rng):
-        for tokens, experts, k in ((7, 6, 3), (draw(3, 6, rng), 5, 2)):
+        for tokens, experts, k in ((7, 6, 3), (whole(rng, 3, 6), 5, 2)):
             scores_TE, bias_E = oracles_balance.biased_scores(tokens, experts, rng)
             want_TE, want_TK = oracles_balance.biased_gates(scores_TE, bias_E, k)
             for level in (0.0, -3.0, 5.0):
@@ -142,7 +141,7 @@ class HiddenUpdateBias:
         hint="Does a step depend on the bias that is there already?",
     )
     def test_many_updates(self, subject, rng):
-        experts = draw(4, 7, rng)
+        experts = whole(rng, 4, 7)
         counts_E = torch.randperm(10 * experts, generator=rng)[:experts]
         bias_E, want_E = torch.zeros(experts), torch.zeros(experts)
         for _ in range(20):
@@ -160,8 +159,8 @@ class HiddenExpertChoice:
         hint="Does an expert's choice depend on where in the batch a token stands, or on what others chose?",
     )
     def test_shuffled(self, subject, rng):
-        tokens, experts = draw(12, 20, rng), 3
-        capacity = draw(4, tokens - 2, rng)
+        tokens, experts = whole(rng, 12, 20), 3
+        capacity = whole(rng, 4, tokens - 2)
         probs_TE = oracles_balance.distinct_columns(tokens, experts, rng)
         probs_TE[:, 1] *= 1e-3  # nobody's choice, and just as busy
         order_T = torch.randperm(tokens, generator=rng)
@@ -182,7 +181,7 @@ class HiddenGlobalLoad:
         hint="Whatever way the same assignments are cut into micro-batches: is your load the same?",
     )
     def test_split(self, subject, rng):
-        counts_ME = torch.randint(0, 40, (draw(3, 6, rng), draw(5, 9, rng)), generator=rng)
+        counts_ME = torch.randint(0, 40, (whole(rng, 3, 6), whole(rng, 5, 9)), generator=rng)
         part_E = (counts_ME[0] * torch.rand(counts_ME.shape[1], generator=rng)).long()
         split_ME = torch.cat([part_E[None], (counts_ME[0] - part_E)[None], counts_ME[1:]])
         for shown_ME in (counts_ME, split_ME):

@@ -7,8 +7,8 @@ import torch
 from graders import oracles
 from graders import oracles_capacity as capacity
 from graders import test_05_capacity as public
+from graders.common import named, whole
 from graders.probes import call, vjp
-from graders.test_05_capacity import between
 from moe_course.grading.exercises.expect import (
     expect_gradients,
     expect_index,
@@ -29,7 +29,7 @@ class HiddenExpertCapacity(public.TestExpertCapacity):
     )
     def test_large(self, subject, rng):
         for experts, k, factor in ((64, 6, 1.0), (256, 8, 1.25), (128, 4, 2.0)):
-            self.compare(subject, 2**24 + 8 * between(1, 10**6, rng) + 1, experts, k, factor)
+            self.compare(subject, 2**24 + 8 * whole(rng, 1, 10**6) + 1, experts, k, factor)
 
     @criterion(
         1,
@@ -37,7 +37,7 @@ class HiddenExpertCapacity(public.TestExpertCapacity):
         hint="Which of the four numbers enter only through one product?",
     )
     def test_ratios(self, subject, rng):
-        tokens, experts, k = between(20, 60, rng), between(4, 9, rng), between(2, 3, rng)
+        tokens, experts, k = whole(rng, 20, 60), whole(rng, 4, 9), whole(rng, 2, 3)
         for sizes in (
             (tokens, experts, k, 0.75),
             (2 * tokens, 2 * experts, k, 0.75),
@@ -57,7 +57,7 @@ class HiddenPositionsInExpert(public.TestPositionsInExpert):
         hint="Does a place depend on the number of the expert, or only on who chose the same one?",
     )
     def test_renamed(self, subject, rng):
-        tokens, experts, k = between(8, 14, rng), between(5, 8, rng), between(2, 4, rng)
+        tokens, experts, k = whole(rng, 8, 14), whole(rng, 5, 8), whole(rng, 2, 4)
         idx_TK, names_E = (
             public.uneven_choices(tokens, experts, k, rng),
             torch.randperm(experts + 4, generator=rng),
@@ -74,7 +74,7 @@ class HiddenPositionsInExpert(public.TestPositionsInExpert):
         hint="Who comes before token t's slot k when everybody chose everything?",
     )
     def test_extremes(self, subject, rng):
-        tokens, experts = between(5, 9, rng), between(3, 5, rng)
+        tokens, experts = whole(rng, 5, 9), whole(rng, 3, 5)
         self.compare(subject, torch.full((tokens, 1), experts - 1), experts)
         self.compare(subject, torch.zeros(tokens, 1, dtype=torch.long), 1)
         self.compare(subject, capacity.choices(tokens, experts, experts, rng), experts)
@@ -88,11 +88,11 @@ class HiddenBatchPriorityPositions(public.TestBatchPriorityPositions):
         hint="If the batch came in another order, would anybody's place in the queue change?",
     )
     def test_shuffled(self, subject, rng):
-        idx_TK, weights_TK, experts = self.inputs(between(9, 14, rng), between(3, 5, rng), 3, rng)
+        idx_TK, weights_TK, experts = self.inputs(whole(rng, 9, 14), whole(rng, 3, 5), 3, rng)
         order_T = torch.randperm(len(idx_TK), generator=rng)
         want_TK = capacity.batch_priority(idx_TK, weights_TK)
         for order, want in ((slice(None), want_TK), (order_T, want_TK[order_T])):
-            given = public.named(self.names, (idx_TK[order], weights_TK[order], experts))
+            given = named(self.names, (idx_TK[order], weights_TK[order], experts))
             got = returned(subject.run(call, "batch_priority_positions", *given.values()), given)
             expect_index(got, want, "TK", given, what="pos_TK")
 
@@ -102,7 +102,7 @@ class HiddenBatchPriorityPositions(public.TestBatchPriorityPositions):
         hint="Does the order of the weights count, or their size?",
     )
     def test_any_weights(self, subject, rng):
-        idx_TK, weights_TK, experts = self.inputs(between(8, 12, rng), 4, 2, rng)
+        idx_TK, weights_TK, experts = self.inputs(whole(rng, 8, 12), 4, 2, rng)
         for other_TK in (1e4 * weights_TK, 1e-4 * weights_TK, weights_TK - 3):
             self.compare(subject, idx_TK, other_TK, experts)
         self.compare(subject, torch.zeros_like(idx_TK[:, :1]), weights_TK[:, :1], 1)
@@ -116,12 +116,12 @@ class HiddenFillBuffers(public.TestFillBuffers):
         hint="Does any of your steps count on a size?",
     )
     def test_extremes(self, subject, rng):
-        tokens, experts = between(7, 10, rng), between(3, 5, rng)
+        tokens, experts = whole(rng, 7, 10), whole(rng, 3, 5)
         for args, room in (
             (self.inputs(tokens, 3, experts, 2, rng), 1),
-            (self.inputs(tokens, 3, 1, 1, rng), between(2, 5, rng)),
-            (self.inputs(tokens, 2, experts, experts, rng), between(2, 5, rng)),
-            (self.inputs(60, 5, 7, 3, rng), between(12, 20, rng)),
+            (self.inputs(tokens, 3, 1, 1, rng), whole(rng, 2, 5)),
+            (self.inputs(tokens, 2, experts, experts, rng), whole(rng, 2, 5)),
+            (self.inputs(60, 5, 7, 3, rng), whole(rng, 12, 20)),
         ):
             self.compare(subject, (*args[:4], room))
 
@@ -131,9 +131,9 @@ class HiddenFillBuffers(public.TestFillBuffers):
         hint="If a dropped token's row changed, which number in the buffers would change?",
     )
     def test_whose_gradient(self, subject, rng):
-        args = self.inputs(between(8, 11, rng), 3, 3, 1, rng, dtype=torch.float64)
+        args = self.inputs(whole(rng, 8, 11), 3, 3, 1, rng, dtype=torch.float64)
         dbuf_ECD = torch.randn(3, args[4], 3, generator=rng).double()
-        given = {**public.named(self.names, args), "dbuf_ECD": dbuf_ECD}
+        given = {**named(self.names, args), "dbuf_ECD": dbuf_ECD}
         want = oracles.gradients(capacity.fill_buffers, args, dbuf_ECD, wrt=(0,))
         _, got = returned(subject.run(vjp, "fill_buffers", args, (dbuf_ECD,), wrt=(0,)), given)
         expect_gradients(got, want, ("x_TD",), given)
@@ -147,12 +147,12 @@ class HiddenReadBuffers(public.TestReadBuffers):
         hint="Does any of your steps count on a size?",
     )
     def test_extremes(self, subject, rng):
-        tokens, experts = between(7, 10, rng), between(3, 5, rng)
+        tokens, experts = whole(rng, 7, 10), whole(rng, 3, 5)
         for sizes, room in (
             ((tokens, 3, experts, 2), 1),
-            ((tokens, 3, 1, 1), between(2, 5, rng)),
-            ((tokens, 2, experts, experts), between(2, 5, rng)),
-            ((60, 5, 7, 3), between(12, 20, rng)),
+            ((tokens, 3, 1, 1), whole(rng, 2, 5)),
+            ((tokens, 2, experts, experts), whole(rng, 2, 5)),
+            ((60, 5, 7, 3), whole(rng, 12, 20)),
         ):
             buf_ECD, *rest = self.inputs(*sizes, rng, roomy=True)
             self.compare(subject, (buf_ECD[:, :room].clone(), *rest))
@@ -163,7 +163,7 @@ class HiddenReadBuffers(public.TestReadBuffers):
         hint="Which rows of the buffers may y depend on?",
     )
     def test_linear(self, subject, rng):
-        buf_ECD, idx_TK, pos_TK, weights_TK = self.inputs(between(7, 10, rng), 3, 4, 2, rng, roomy=True)
+        buf_ECD, idx_TK, pos_TK, weights_TK = self.inputs(whole(rng, 7, 10), 3, 4, 2, rng, roomy=True)
         used_EC = capacity.occupied(idx_TK, pos_TK, 4, buf_ECD.shape[1])
         want_TD = capacity.read_buffers(buf_ECD, idx_TK, pos_TK, weights_TK)
         filled_ECD = torch.where(used_EC[..., None], buf_ECD, 1e6)
@@ -172,7 +172,7 @@ class HiddenReadBuffers(public.TestReadBuffers):
             ((buf_ECD, idx_TK, pos_TK, 2 * weights_TK), 2 * want_TD),
             ((-buf_ECD, idx_TK, pos_TK, weights_TK), -want_TD),
         ):
-            given = public.named(self.names, args)
+            given = named(self.names, args)
             got = returned(subject.run(call, "read_buffers", *args), given)
             expect_tensor(got, want, "TD", given, what="y_TD", atol=1e-5)
 
@@ -180,7 +180,7 @@ class HiddenReadBuffers(public.TestReadBuffers):
 @grades("drop_and_waste")
 class HiddenDropAndWaste(public.TestDropAndWaste):
     def compare(self, subject, idx_TK, experts, room):
-        given = public.named(self.names, (idx_TK, experts, room))
+        given = named(self.names, (idx_TK, experts, room))
         pair = expect_tuple(
             returned(subject.run(call, "drop_and_waste", idx_TK, experts, room), given), 2, given
         )
@@ -194,11 +194,11 @@ class HiddenDropAndWaste(public.TestDropAndWaste):
         hint="What are the two shares when every expert is chosen exactly C times?",
     )
     def test_extremes(self, subject, rng):
-        experts, room = between(3, 6, rng), between(2, 5, rng)
+        experts, room = whole(rng, 3, 6), whole(rng, 2, 5)
         even_TK = torch.arange(experts).repeat(room)[:, None]
         self.compare(subject, even_TK, experts, room)
-        self.compare(subject, even_TK, experts, room + between(1, 9, rng))
-        self.compare(subject, torch.ones(between(9, 20, rng), 1, dtype=torch.long), experts, room)
+        self.compare(subject, even_TK, experts, room + whole(rng, 1, 9))
+        self.compare(subject, torch.ones(whole(rng, 9, 20), 1, dtype=torch.long), experts, room)
 
     @criterion(
         1,
@@ -206,10 +206,8 @@ class HiddenDropAndWaste(public.TestDropAndWaste):
         hint="Does it matter which expert is crowded, and who is dropped?",
     )
     def test_every_capacity(self, subject, rng):
-        experts = between(6, 12, rng)
-        idx_TK = torch.randperm(experts, generator=rng)[
-            capacity.choices(between(50, 90, rng), experts, 3, rng)
-        ]
+        experts = whole(rng, 6, 12)
+        idx_TK = torch.randperm(experts, generator=rng)[capacity.choices(whole(rng, 50, 90), experts, 3, rng)]
         for room in (1, 5, 12, 25, 40, 100):
             self.compare(subject, idx_TK, experts, room)
 
@@ -235,7 +233,7 @@ class HiddenDependsOnFuture(public.TestDependsOnFuture):
         hint="Does any of your steps count on a size?",
     )
     def test_lengths(self, subject, rng):
-        for length, position in ((2, 0), (between(16, 20, rng), between(5, 12, rng))):
+        for length, position in ((2, 0), (whole(rng, 16, 20), whole(rng, 5, 12))):
             x_BSD, honest = public._x(2, length, 3, rng), self.causal(2, length, rng)
             for hole in ((1, position, 1, position + 1), (0, 0, 0, length - 1)):
                 self.both(subject, x_BSD, position, honest, public._one(honest, hole))
@@ -265,8 +263,8 @@ class HiddenDependsOnBatch(public.TestDependsOnBatch):
         for rows, row, other in (
             (2, 0, 1),
             (2, 1, 0),
-            (11, between(3, 7, rng), 10),
-            (11, between(3, 7, rng), 0),
+            (11, whole(rng, 3, 7), 10),
+            (11, whole(rng, 3, 7), 0),
         ):
             x_BSD, honest = public._x(rows, 3, 2, rng), self.alone(rows, 3, rng)
             self.both(subject, x_BSD, row, honest, public._one(honest, (row, 1, other, 2)))

@@ -6,6 +6,7 @@ import torch
 
 from graders import oracles, oracles_modern
 from graders import test_06_modern_moe as public
+from graders.common import whole
 from graders.oracles_modern import group_case
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
@@ -30,7 +31,7 @@ class HiddenSharedExpertMoe:
         hint="Which other tokens does a token's output depend on?",
     )
     def test_tokens_apart(self, subject, rng):
-        tokens = public.whole(rng, 11, 17)
+        tokens = whole(rng, 11, 17)
         x_TD, routed_TD, *weights = args = public.TestSharedExpertMoe.inputs(tokens, 9, 13, rng)
         want_TD = oracles_modern.shared_expert_moe(*args)
         order_T = torch.randperm(tokens, generator=rng)
@@ -45,7 +46,7 @@ class HiddenSharedExpertMoe:
         hint="Do all three matrices of the shared expert take part in the backward pass?",
     )
     def test_wide(self, subject, rng):
-        args = public.TestSharedExpertMoe.inputs(5, 3, public.whole(rng, 18, 30), rng, torch.float64)
+        args = public.TestSharedExpertMoe.inputs(5, 3, whole(rng, 18, 30), rng, torch.float64)
         dy_TD = torch.randn(5, 3, generator=rng, dtype=torch.float64)
         want = oracles.gradients(oracles_modern.shared_expert_moe, args, dy_TD, wrt=range(5))
         _, got = returned(subject.run(vjp, "shared_expert_moe", args, (dy_TD,), wrt=tuple(range(5))))
@@ -60,9 +61,9 @@ class HiddenSplitExperts:
         hint="What must be the same before and after, for all experts and for those of a token?",
     )
     def test_twice(self, subject, rng):
-        a, b = public.whole(rng, 2, 7), public.whole(rng, 2, 7)
-        d_ff, experts = a * b * public.whole(rng, 3, 40), public.whole(rng, 9, 30)
-        sizes = (d_ff, experts, public.whole(rng, 2, 8))
+        a, b = whole(rng, 2, 7), whole(rng, 2, 7)
+        d_ff, experts = a * b * whole(rng, 3, 40), whole(rng, 9, 30)
+        sizes = (d_ff, experts, whole(rng, 2, 8))
         once = returned(subject.run(call, "split_experts", *sizes, a * b))
         twice = returned(subject.run(call, "split_experts", *sizes, a))
         twice = returned(subject.run(call, "split_experts", *expect_tuple(twice, 3), b))
@@ -82,7 +83,7 @@ class HiddenGroupLimitedTopK:
         hint="What changes in your answer when two groups are exchanged as a whole?",
     )
     def test_renamed(self, subject, rng):
-        groups, size = public.whole(rng, 4, 6), public.whole(rng, 4, 6)
+        groups, size = whole(rng, 4, 6), whole(rng, 4, 6)
         rivals = (public.by(max), public.unlimited, public.equal_share)
         scores_TE, bias_E, _, top, k = group_case(6, groups, size, 3, 7, rng, bias=0.4, rivals=rivals)
         experts_GE = torch.arange(groups * size).view(groups, size)
@@ -100,7 +101,7 @@ class HiddenGroupLimitedTopK:
         hint="Which scores, of whom, decide about a group, and what hides the rest?",
     )
     def test_large(self, subject, rng):
-        level = -float(public.whole(rng, 2, 9))
+        level = -float(whole(rng, 2, 9))
         rivals = (public.by(max), public.unlimited)
         args = group_case(3, 8, 7, 4, 8, rng, bias=0.5, level=level, rivals=rivals)
         got = returned(subject.run(call, "group_limited_top_k", *args))
@@ -116,8 +117,8 @@ class HiddenFromHuggingface:
         hint="If y = down · (silu(gate · x) ⊙ up · x) in their layout, what is it in yours?",
     )
     def test_same_outputs(self, subject, rng):
-        for d_model, d_ff in ((6, 6), (8, 4), (5, public.whole(rng, 9, 15))):
-            experts = public.whole(rng, 5, 8)
+        for d_model, d_ff in ((6, 6), (8, 4), (5, whole(rng, 9, 15))):
+            experts = whole(rng, 5, 8)
             args = public.TestFromHuggingface.inputs(experts, d_model, d_ff, rng, torch.float64)
             got = expect_tuple(returned(subject.run(call, "from_huggingface", *args)), 3)
             fit = [(experts, d_model, d_ff)] * 2 + [(experts, d_ff, d_model)]
@@ -141,7 +142,7 @@ class HiddenUpcycle:
         hint="Is every expert, the last one too, the dense layer in full?",
     )
     def test_step_zero(self, subject, rng):
-        experts = public.whole(rng, 7, 11)
+        experts = whole(rng, 7, 11)
         dense = public.dense_weights(6, experts * 2, rng, torch.float64)
         got = expect_tuple(returned(subject.run(call, "upcycle", *dense, experts)), 3)
         for part, weight in zip(got, dense, strict=True):
@@ -161,7 +162,7 @@ class HiddenUpcycle:
     )
     def test_last_expert(self, subject, rng):
         for dtype in (torch.bfloat16, torch.float32):
-            experts = public.whole(rng, 6, 9)
+            experts = whole(rng, 6, 9)
             dense = public.dense_weights(3, 5, rng, dtype)
             after, kept = returned(subject.run(upcycle_then_write, dense, experts, experts - 1))
             for part, weight in zip(expect_tuple(after, 3), dense, strict=True):

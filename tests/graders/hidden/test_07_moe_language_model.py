@@ -9,6 +9,7 @@ import torch
 
 from graders import oracles_lm as lm
 from graders import test_07_moe_language_model as public
+from graders.common import expect_float, whole
 from graders.probes import call
 from graders.probes.lm import objective_of_lists, train_steps
 from moe_course.grading.exercises.expect import expect, expect_tensor, expect_tuple, returned
@@ -23,7 +24,7 @@ class HiddenMoeObjective:
         hint="What changes in your sum when two layers are exchanged, or all are doubled?",
     )
     def test_depth(self, subject, rng):
-        layers = public.whole(rng, 9, 17)
+        layers = whole(rng, 9, 17)
         ce, lb_L, z_L, *weights = public.TestMoeObjective.case(layers, rng, torch.float64)
         order_L = torch.randperm(layers, generator=rng)
         want = public.TestMoeObjective.want(ce, lb_L, z_L, *weights)
@@ -37,7 +38,7 @@ class HiddenMoeObjective:
         hint="What should a weight of 0 change?",
     )
     def test_weight_of_zero(self, subject, rng):
-        args = public.TestMoeObjective.case(public.whole(rng, 4, 6), rng)
+        args = public.TestMoeObjective.case(whole(rng, 4, 6), rng)
         for weights in ((0.0, 0.0), (0.25, 0.0), (0.0, 0.25)):
             case = (*args[:3], *weights)
             result, dce, dlb, dz = expect_tuple(returned(subject.run(objective_of_lists, *case)), 4)
@@ -56,8 +57,8 @@ class HiddenLearningRate:
         hint="At equal distances from both ends of the cosine, what do two learning rates sum to?",
     )
     def test_shape(self, subject, rng):
-        warmup = public.whole(rng, 5, 15)
-        total = warmup + public.whole(rng, 20, 40)
+        warmup = whole(rng, 5, 15)
+        total = warmup + whole(rng, 20, 40)
         peak, floor = public.between(rng, 0.5, 1), public.between(rng, 0.01, 0.1)
         rates = [
             returned(subject.run(call, "learning_rate", step, peak, warmup, total, floor))
@@ -76,7 +77,7 @@ class HiddenLearningRate:
         hint="Which of your numbers depends on the size of the run?",
     )
     def test_long(self, subject, rng):
-        total, warmup = public.whole(rng, 90_000, 110_000), public.whole(rng, 1500, 2500)
+        total, warmup = whole(rng, 90_000, 110_000), whole(rng, 1500, 2500)
         for step in (
             0,
             7,
@@ -100,14 +101,16 @@ class HiddenTransformerBlock:
         hint="Cut the text after three tokens: should the first three outputs change?",
     )
     def test_prefixes(self, subject, rng):
-        batch, length, d_model, heads = 4, public.whole(rng, 8, 10), 24, 4
+        batch, length, d_model, heads = 4, whole(rng, 8, 10), 24, 4
         x_BSD = torch.randn(batch, length, d_model, generator=rng)
         order_B = torch.randperm(batch, generator=rng)
         cuts = [x_BSD[:, :place].contiguous() for place in range(1, length)]
         inputs = [x_BSD, x_BSD[order_B], x_BSD[1:2], *cuts]
         block = public.TestTransformerBlock()
-        (whole, turned, single, *parts), _ = block.run(subject, d_model, heads, inputs, scale=0.8, draw=81)
-        y_BSD = whole["y"]
+        (all_of_it, turned, single, *parts), _ = block.run(
+            subject, d_model, heads, inputs, scale=0.8, draw=81
+        )
+        y_BSD = all_of_it["y"]
         expect(public.near(turned["y"], y_BSD[order_B]), "exchanging sequences changes their outputs")
         expect(public.near(single["y"], y_BSD[1:2]), "a sequence depends on the others of its batch")
         for part, cut in zip(parts, cuts, strict=True):
@@ -143,7 +146,7 @@ class HiddenTrainStep:
         hint="Which of your lines has an effect in a later step?",
     )
     def test_ten_steps(self, subject, rng):
-        sizes = (3, 7, public.whole(rng, 11, 14), 6)
+        sizes = (3, 7, whole(rng, 11, 14), 6)
         case = public.TestTrainStep.case(rng, 10, "adam", 3, (0.2, 0.1), 1e6, sizes)
         clip = 0.6 * max(lm.train(*case)[2])
         case = (*case[:7], clip)
@@ -164,7 +167,7 @@ class HiddenTrainStep:
         hint="Which of the two numbers would you compare with another model's?",
     )
     def test_weights(self, subject, rng):
-        sizes = (2, 6, public.whole(rng, 8, 10), 4)
+        sizes = (2, 6, whole(rng, 8, 10), 4)
         case = public.TestTrainStep.case(rng, 1, layers=4, sizes=sizes)
         reports = [
             returned(subject.run(train_steps, *case[:5], *weights, 1e6))
@@ -188,11 +191,11 @@ class HiddenBitsPerByte:
         hint="Half as many tokens, each with twice the loss: has the model become worse?",
     )
     def test_tokenizers(self, subject, rng):
-        nats, size = public.between(rng, 900, 2000), public.whole(rng, 1000, 4000)
-        for tokens in (public.whole(rng, 200, 400), public.whole(rng, 500, 900), size):
+        nats, size = public.between(rng, 900, 2000), whole(rng, 1000, 4000)
+        for tokens in (whole(rng, 200, 400), whole(rng, 500, 900), size):
             got = returned(subject.run(call, "bits_per_byte", nats / tokens, tokens, size))
             want = nats / math.log(2) / size
-            public.expect_float(got, want, {"tokens": tokens, "bytes": size}, "bits per byte", scale=want)
+            expect_float(got, want, {"tokens": tokens, "bytes": size}, what="bits per byte", atol=1e-6 * want)
 
 
 @grades("sample_next")
@@ -203,7 +206,7 @@ class HiddenSampleNext:
         hint="Does a token's number, or a constant that is added to all logits, change its chances?",
     )
     def test_vocabulary(self, subject, rng):
-        share = public.whole(rng, 3, 5)
+        share = whole(rng, 3, 5)
         probs = [0.5 / share] * share + [0.5 / 40] * 40  # the nucleus is the first few
         probs = [p * (1 + 1e-3 * n) for n, p in enumerate(reversed(probs))]
         sampler = public.TestSampleNext()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 
 from graders import oracles_specialization as right
+from graders.common import expect_float, named, random_idx, whole
 from graders.probes import call
 from graders.test_08_specialization import (
     PValues,
-    draw,
     expect_counts,
-    expect_float,
-    named,
-    random_idx,
 )
 from moe_course.grading.exercises.expect import expect, expect_tensor, returned
 from moe_course.grading.exercises.rubric import criterion, grades
@@ -26,7 +23,7 @@ class HiddenRoutingCounts:
         hint="Is every choice of every token somewhere in your table, once?",
     )
     def test_many(self, subject, rng):
-        tokens, labels, experts, k = draw(150, 250, rng), draw(9, 14, rng), draw(20, 30, rng), 6
+        tokens, labels, experts, k = whole(rng, 150, 250), whole(rng, 9, 14), whole(rng, 20, 30), 6
         labels_T = torch.randint(labels - 2, (tokens,), generator=rng)
         idx_TK = random_idx(tokens, experts, k, rng, among=range(2, 17))
         args = (idx_TK, labels_T, labels, experts)
@@ -43,7 +40,7 @@ class HiddenMutualInformation:
         hint="Does the label tell more about the expert than the expert about the label?",
     )
     def test_symmetric(self, subject, rng):
-        labels, experts = draw(3, 5, rng), draw(7, 11, rng)
+        labels, experts = whole(rng, 3, 5), whole(rng, 7, 11)
         counts_GE = torch.randint(0, 40, (labels, experts), generator=rng) ** 2
         counts_GE[0, 0] += 1
         want = right.mutual_information(counts_GE)
@@ -59,9 +56,9 @@ class HiddenMutualInformation:
         hint="How many bits does it take to say which of n equally frequent labels it is?",
     )
     def test_appended(self, subject, rng):
-        experts = draw(5, 12, rng)
-        counts_GE = draw(2, 9, rng) * torch.eye(experts, dtype=torch.int64)
-        padded_GE = torch.zeros(experts + draw(1, 3, rng), experts + draw(1, 4, rng), dtype=torch.int64)
+        experts = whole(rng, 5, 12)
+        counts_GE = whole(rng, 2, 9) * torch.eye(experts, dtype=torch.int64)
+        padded_GE = torch.zeros(experts + whole(rng, 1, 3), experts + whole(rng, 1, 4), dtype=torch.int64)
         padded_GE[:experts, :experts] = counts_GE
         for shown in (counts_GE, padded_GE):
             given = {"counts_GE": shown}
@@ -77,7 +74,7 @@ class HiddenPermutationPValue(PValues):
         hint="Is a shuffle of the documents' labels all that your null does?",
     )
     def test_three_labels(self, subject, rng):
-        *tokens, labels, experts = self.null(draw(6, 7, rng), 3, 4, rng, loyal=0.8)
+        *tokens, labels, experts = self.null(whole(rng, 6, 7), 3, 4, rng, loyal=0.8)
         self.share(subject, (*tokens, labels + 1, experts + 1, 400), *right.tails(*tokens), rng)
 
     @criterion(
@@ -88,7 +85,7 @@ class HiddenPermutationPValue(PValues):
     def test_valid(self, subject, rng):
         sets, small = 40, 0
         for _ in range(sets):
-            documents = draw(10, 14, rng)
+            documents = whole(rng, 10, 14)
             label_of, expert_of = torch.randint(3, (2, documents), generator=rng)
             lengths = torch.randint(4, 9, (documents,), generator=rng)
             args = (*self.documents(label_of, expert_of, lengths), 3, 3, 19)
@@ -106,7 +103,7 @@ class HiddenRepeatRate:
         hint="Does it matter which sequence comes first in the batch, or what an expert is called?",
     )
     def test_renamed(self, subject, rng):
-        rows, length, experts = draw(12, 20, rng), draw(25, 40, rng), draw(3, 5, rng)
+        rows, length, experts = whole(rng, 12, 20), whole(rng, 25, 40), whole(rng, 3, 5)
         idx_BS = torch.randint(experts, (rows, length), generator=rng)
         idx_BS[:, 1::3] = idx_BS[:, ::3][:, : idx_BS[:, 1::3].shape[1]]
         renamed_E = torch.randperm(50, generator=rng)[:experts]
@@ -126,8 +123,8 @@ class HiddenCoactivation:
         hint="How many partners does each choice of a token have?",
     )
     def test_many(self, subject, rng):
-        experts, k = draw(20, 30, rng), draw(5, 7, rng)
-        idx_TK = random_idx(draw(60, 90, rng), experts, k, rng, among=range(1, 18))
+        experts, k = whole(rng, 20, 30), whole(rng, 5, 7)
+        idx_TK = random_idx(whole(rng, 60, 90), experts, k, rng, among=range(1, 18))
         want_EE = right.coactivation(idx_TK, experts)
         for shown in (idx_TK, idx_TK[:, torch.randperm(k, generator=rng)]):
             given = {"idx_TK": shown, "num_experts": experts}
@@ -143,7 +140,7 @@ class HiddenAblationEffect:
         hint="Does the effect depend on how hard a label is to begin with?",
     )
     def test_level(self, subject, rng):
-        size = draw(7, 10, rng)
+        size = whole(rng, 7, 10)
         base_G = 1 + torch.rand(size, generator=rng)
         rise_GE = torch.rand(size, size, generator=rng) - 0.3
         for level_G in (torch.zeros(size), torch.arange(size).float()):

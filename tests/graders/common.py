@@ -1,0 +1,80 @@
+"""What several grader files use: how test data are drawn and stored, and short forms of replies for `behaviour`.
+
+A name that stands in only one grader file stays there; a worker never loads this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from moe_course.grading.exercises.expect import CheckFailed
+from moe_course.grading.exercises.protocol import Outcome
+
+
+def named(names: str | Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of a call by name, for a report. `names` is a list, or one string with blanks in between."""
+    return dict(zip(names.split() if isinstance(names, str) else names, values, strict=True))
+
+
+def seed(number: int) -> torch.Generator:
+    """A generator for the fixed probes of `behaviour`, which no criterion's random numbers may change."""
+    return torch.Generator().manual_seed(number)
+
+
+def whole(rng: torch.Generator, low: int, high: int) -> int:
+    """A whole number from low to high, both included, drawn anew for every seed."""
+    return int(torch.randint(low, high + 1, (), generator=rng))
+
+
+def wholes(rng: torch.Generator, *ranges: tuple[int, int]) -> list[int]:
+    """One whole number from each (low, high), both included."""
+    return [whole(rng, low, high) for low, high in ranges]
+
+
+def random_idx(
+    tokens: int, experts: int, k: int, rng: torch.Generator, among: Sequence[int] = ()
+) -> torch.Tensor:
+    """Experts (T, k), int64, different ones in a row, drawn from `among` (from all, if it is empty)."""
+    among_M = torch.tensor(list(among or range(experts)))
+    return torch.stack([among_M[torch.randperm(len(among_M), generator=rng)[:k]] for _ in range(tokens)])
+
+
+def strided(value: Any) -> Any:
+    """The same values, stored with gaps, and a matrix by columns; of a tuple, every tensor in it."""
+    if isinstance(value, tuple):
+        return tuple(strided(part) for part in value)
+    if not isinstance(value, torch.Tensor) or value.dim() == 0:
+        return value
+    return value.mT.repeat_interleave(2, -1)[..., ::2].mT if value.dim() > 1 else value.repeat(2, 1).T[:, 0]
+
+
+def expect_float(got: Any, want: float, given: Any, *, what: str, atol: float = 1e-6) -> None:
+    """`got` is a Python number within `atol` of `want`."""
+    if type(got) not in (int, float):
+        raise CheckFailed(f"{what} should be a Python float, not {type(got).__name__}", given, want, got)
+    if not abs(got - want) <= atol:
+        raise CheckFailed(f"{what} is wrong", given, want, got)
+
+
+def refusal(out: Outcome) -> str:
+    """Whether a call raised ValueError (its subclasses are as good), another exception, or none."""
+    if out.error is None:
+        return "accepted"
+    return "ValueError" if "ValueError" in out.error.bases else out.error.type_name
+
+
+def dtypes(out: Outcome) -> Any:
+    """The dtypes of a result, where its digits are too few to compare; or the exception."""
+    return out.error or [str(getattr(part, "dtype", type(part).__name__)) for part in _parts(out)]
+
+
+def typed(out: Outcome) -> list[Any]:
+    """A result with its types: 18 and 18.0 are two answers."""
+    return [[type(part).__name__ for part in _parts(out)], out]
+
+
+def _parts(out: Outcome) -> Sequence[Any]:
+    return out.value if isinstance(out.value, tuple | list) else (out.value,)
