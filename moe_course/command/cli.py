@@ -14,7 +14,8 @@ from moe_course.command import training
 
 def _check(args: argparse.Namespace) -> int:
     from moe_course.grading.judge.files import check_files
-    from moe_course.grading.judge.rendering import as_dict, as_text, printable
+    from moe_course.grading.judge.rendering import as_dict, as_text
+    from moe_course.grading.judge.templates import printable
     from moe_course.grading.judge.verdict import draw_seed
 
     good, seed = True, draw_seed() if args.seed is None else args.seed
@@ -36,7 +37,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _grade(args: argparse.Namespace) -> int:
     from moe_course.grading.cohort.grade_cohort import grade
-    from moe_course.grading.judge.rendering import printable
+    from moe_course.grading.judge.templates import printable
 
     records = grade(
         args.submitted,
@@ -60,7 +61,7 @@ def _grade(args: argparse.Namespace) -> int:
 
 def _regrade(args: argparse.Namespace) -> int:
     from moe_course.grading.cohort.grade_cohort import regrade_diff
-    from moe_course.grading.judge.rendering import printable
+    from moe_course.grading.judge.templates import printable
 
     changes = regrade_diff(args.submitted, args.out, args.assignment, args.jobs, args.unsafe)
     print(printable("\n".join(map(str, changes))) or "No score would change.")

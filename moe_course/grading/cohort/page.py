@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING
 
 from moe_course.grading.cohort.ledger import Record
 from moe_course.grading.cohort.overview import overview
 from moe_course.grading.cohort.similarity import FEW, LONG
-from moe_course.grading.judge.rendering import printable
+from moe_course.grading.judge import templates
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MAX_REASON = 600  # characters
 
@@ -39,14 +40,7 @@ def by_assignment(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
+    environment = templates.environment(Path(__file__).parent)
     environment.filters |= {
         "number": lambda value: f"{round(value, 1):g}",
         "seconds": lambda value: f"{value:.1f} s" if value < 100 else f"{value:.0f} s",
@@ -56,8 +50,3 @@ def _environment() -> Environment:
         "when": lambda time: time[:16].replace("T", " "),
     }
     return environment
-
-
-def _printable(value: Any) -> Any:
-    """Text without control characters. What a macro made is markup, and done already."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

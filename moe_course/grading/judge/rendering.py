@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import html
-from typing import Any
-from unicodedata import category
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from moe_course.grading.exercises.expect import show
+from moe_course.grading.exercises.expect import CheckFailed, show
 from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.judge.templates import environment, printable
 from moe_course.grading.judge.verdict import CheckResult, Verdict, for_the_learner
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}
 _COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781"}
-_CELL = "text-align:left;padding:.15em .6em"
-_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, direction of writing, half characters, line ends
 _ADVICE = {
     "not attempted": "Fill the gap in the cell above, run it, then run this cell again.",
     "interrupted": "Stopped before all criteria were tried. Does a loop in your code ever end?",
@@ -25,14 +27,6 @@ def headline(verdict: Verdict) -> str:
     number = EXERCISES[verdict.exercise].number
     line = f"{number} {verdict.exercise}: {verdict.status}, {verdict.score:g} of {verdict.max_score:g} points"
     return line + (f" ({verdict.undecided:g} decided at grading)" if verdict.undecided else "")
-
-
-def printable(text: str) -> str:
-    """Text that a terminal shows and does not obey: whatever steers it becomes its escape, so ESC is `\\x1b`."""
-    return "".join(
-        char.encode("unicode_escape").decode() if category(char) in _STEERING and char not in "\n\t" else char
-        for char in text
-    )
 
 
 def as_text(verdict: Verdict) -> str:
@@ -56,34 +50,25 @@ def as_html(verdict: Verdict, with_seed: bool = False) -> str:
 
     It tells nothing of what hidden criteria tried, nor, unless `with_seed`, the seed, which would tell it.
     """
-    seed, verdict = verdict.seed, for_the_learner(verdict)
-    good = verdict.status == "passed"
-    colour = _COLOURS["passed" if good else "not run" if verdict.status == "not attempted" else "failed"]
-    rows = "".join(
-        f'<tr style="background:none"><td style="{_CELL};color:{_COLOURS[result.status]}">'
-        f"<b>{_SIGNS[result.status]}</b></td>"
-        f'<td style="{_CELL}">{html.escape(result.criterion.title)}</td>'
-        f'<td style="{_CELL};white-space:nowrap">{_points(result)}</td></tr>'
-        for result in verdict.checks
+    seed, verdict = verdict.seed if with_seed else 0, for_the_learner(verdict)
+    kind = {"passed": "passed", "not attempted": "not run"}.get(verdict.status, "failed")
+    return _template().render(
+        verdict=verdict,
+        headline=headline(verdict),
+        colour=_COLOURS[kind],
+        colours=_COLOURS,
+        signs=_SIGNS,
+        first=_first_failure(verdict),
+        note=verdict.reason or _ADVICE.get(verdict.status, ""),
+        seed=seed,
     )
-    parts = [
-        f'<div style="border-left:4px solid {colour};padding:.2em 1em;max-width:52em">',
-        f'<p style="margin:.3em 0"><b>{html.escape(headline(verdict))}</b></p>',
-        f'<table style="margin:.3em 0;border-collapse:collapse"><tbody>{rows}</tbody></table>',
-    ]
-    if first := _first_failure(verdict):
-        parts.append(_failure_html(first))
-    if verdict.diagnosis:
-        parts.append(
-            f"<p>This behaves like <b>{html.escape(_words(verdict.diagnosis.name))}</b>. "
-            f"{html.escape(verdict.diagnosis.question)}</p>"
-        )
-    if note := verdict.reason or _ADVICE.get(verdict.status, ""):
-        parts.append(f"<p>{html.escape(note)}</p>")
-    parts.append(
-        f'<p style="opacity:.6;font-size:85%;margin:.3em 0">seed {seed}</p>' if with_seed and seed else ""
-    )
-    return printable("".join(parts) + "</div>")
+
+
+@functools.cache
+def _template() -> Template:
+    templates = environment(Path(__file__).parent)
+    templates.filters |= {"points": _points, "words": _words, "example": _example}
+    return templates.get_template("rubric.html")
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
@@ -133,23 +118,12 @@ def _first_failure(verdict: Verdict) -> CheckResult | None:
     return next((result for result in verdict.checks if result.failure), None)
 
 
-def _failure_html(result: CheckResult) -> str:
-    failure = result.failure
-    assert failure is not None
+def _example(failure: CheckFailed) -> list[tuple[str, str]]:
+    """The example on which the code failed, as (name, value) pairs."""
     rows = [("given " + name, show(value)) for name, value in failure.given.items()]
     if failure.expected is not None:
         rows += [("expected", show(failure.expected)), ("got", show(failure.got))]
-    table = "".join(
-        f'<tr style="background:none"><td style="{_CELL};vertical-align:top;white-space:nowrap">'
-        f"{html.escape(name)}</td>"
-        f'<td style="{_CELL}"><code style="white-space:pre-wrap">{html.escape(text)}</code></td></tr>'
-        for name, text in rows
-    )
-    return (
-        f'<p style="margin:.5em 0"><b>{html.escape(result.criterion.title)}:</b> {html.escape(failure.message)}</p>'
-        f"<table><tbody>{table}</tbody></table>"
-        f"<p><b>Hint:</b> {html.escape(result.criterion.hint)}</p>"
-    )
+    return rows
 
 
 def _points(result: CheckResult) -> str:
