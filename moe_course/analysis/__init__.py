@@ -1,6 +1,7 @@
-"""What the experts learned: the routes of tokens, routing statistics, and the chance that they have to beat.
+"""What the experts learned: the routes of tokens, statistics of routing, and what chance alone would give.
 
-Names load on first use: importing this package loads no other module of it.
+It may import `moe`, `config` and `shapes`. Begin with `specialization.py` (the statistics) or `routes.py` (how
+routes are recorded). Names load on first use: importing this package loads no other module of it.
 """
 
 from moe_course.lazy import face

@@ -1,1 +1,5 @@
-"""Tools of those who write the course: `release` builds the student notebooks, `rules` reads them all."""
+"""Tools of those who write the course.
+
+It may import `grading`. Begin with `release.py`, which makes notebooks/ from solutions/, and `rules.py`, which
+lists the rules of a notebook.
+"""

@@ -1,4 +1,8 @@
-"""What the notebooks use besides the library: the self-check, committed predictions, the thread's tiny MoE."""
+"""What the notebooks use besides the library: the self-check, predictions, the tiny MoE, and the learner's folder.
+
+It may import the library, `viz` and `grading`. Begin with `checking.py` (what `check` does in a notebook) and
+`assemble.py` (the layer that is built from a learner's own functions).
+"""
 
 from moe_course.lazy import face
 

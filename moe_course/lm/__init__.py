@@ -1,6 +1,8 @@
-"""The small language model: corpus, tokenizer and batches; decoder, trainer, checkpoints and sampling.
+"""The small language model, in four rooms: corpus, model, training and experiment.
 
-Names load on first use: importing this package loads no other module of it.
+It may import `moe`, `config` and `shapes`; each room says in its own `__init__.py` which other rooms it may import.
+Begin with `training/trainer.py`, or with `experiment/trial.py`, which uses all rooms. Names load on first use:
+importing this package loads no other module of it.
 """
 
 from moe_course.lazy import face

@@ -1,6 +1,7 @@
-"""The mixture-of-experts layer in parts: router, experts, dispatch and balancing.
+"""The mixture-of-experts layer in parts: router, experts, dispatch, balancing and capacity.
 
-Names load on first use: importing this package loads no other module of it.
+It may import `config` and `shapes`. Begin with `layer.py`, where the parts come together. Names load on first use:
+importing this package loads no other module of it.
 """
 
 from moe_course.lazy import face

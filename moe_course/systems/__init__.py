@@ -1,6 +1,7 @@
-"""What a model costs: parameters, FLOPs and bytes.
+"""What a model costs: parameters, FLOPs and bytes; what published models cost; and what scaling laws predict.
 
-Names load on first use: importing this package loads no other module of it.
+It may import `moe`, `config` and `shapes`. Begin with `accounting.py`. Names load on first use: importing this
+package loads no other module of it.
 """
 
 from moe_course.lazy import face

@@ -1,4 +1,8 @@
-"""Figures. They draw results and never compute them; the title of each states one claim."""
+"""Figures. They draw results and never compute them; the title of each states one claim.
+
+It may import the library (`moe`, `lm`, `systems`, `analysis`). Begin with `style.py`: colours, and how a figure is
+shown. Names load on first use: importing this package loads no other module of it.
+"""
 
 from moe_course.lazy import face
 
