@@ -1,10 +1,13 @@
-"""What describes a model: which sizes belong together, and the published presets."""
+"""What describes a model: which sizes belong together."""
 
 from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
 
 import pytest
 
-from moe_course.config import PRESETS, LatentAttention, ModelConfig, preset
+import moe_course
+from moe_course.config import LatentAttention, ModelConfig
+from moe_course.published import MODELS, PRESETS, model
 
 BEYOND = ("latent", "qkv_bias", "shared_gate")  # what notebook 06's models need; exercise 1.5 does without
 SIZES = [f.name for f in fields(ModelConfig) if f.name not in ("tied_embeddings", "qk_norm", *BEYOND)]
@@ -116,13 +119,19 @@ def test_latent_attention_has_sizes_that_fit():
         replace(MOE, qkv_bias=1)
 
 
-def test_an_unknown_preset_lists_the_known_ones():
-    assert preset("olmoe-1b-7b") is PRESETS["olmoe-1b-7b"]
-    with pytest.raises(ValueError, match="'mixtral'.*" + ", ".join(PRESETS)):
-        preset("mixtral")
+def test_an_unknown_model_lists_the_known_ones():
+    assert model("olmoe-1b-7b") is PRESETS["olmoe-1b-7b"]
+    with pytest.raises(ValueError, match="'mixtral'.*" + ", ".join(MODELS)):
+        model("mixtral")
 
 
 def test_dense_presets_have_no_experts():
     dense = {name for name, config in PRESETS.items() if not config.num_moe_layers}
     assert dense == {"mistral-7b", "qwen3-8b", "qwen3-0.6b"}
     assert all(PRESETS[name].num_experts == PRESETS[name].top_k == 0 for name in dense)
+
+
+def test_the_sizes_of_published_models_have_one_home():
+    package = Path(moe_course.__file__).parent
+    sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert [path.name for path, source in sources.items() if "ModelConfig(\n" in source] == ["published.py"]

@@ -69,8 +69,8 @@ def _regrade(args: argparse.Namespace) -> int:
 
 
 def _params(args: argparse.Namespace) -> int:
+    from moe_course.published import MODELS, model
     from moe_course.systems.accounting import format_table
-    from moe_course.systems.published import MODELS, model
 
     if args.model is None:
         print("\n".join(MODELS))

@@ -1,7 +1,7 @@
-"""What a model costs: parameters, FLOPs and bytes; what published models cost; and what scaling laws predict.
+"""What a model costs: parameters, FLOPs and bytes; the timeline of published models; and what scaling laws predict.
 
-It may import `moe`, `config` and `shapes`. Begin with `accounting.py`. Names load on first use: importing this
-package loads no other module of it.
+It may import `moe`, `published`, `config` and `shapes`. Begin with `accounting.py`. Names load on first use:
+importing this package loads no other module of it.
 """
 
 from moe_course.lazy import face
@@ -19,7 +19,7 @@ _HOME = {
     "activations_per_token": "accounting",
     "training_memory": "accounting",
     "format_table": "accounting",
-    "timeline_table": "published",
+    "timeline_table": "timeline",
     "best_plan": "scaling",
     "budget_table": "scaling",
     "dense_equivalent": "scaling",

@@ -9,7 +9,7 @@ import torch
 from graders import oracles
 from graders.common import named, typed
 from graders.probes import call, vjp
-from moe_course.config import PRESETS, ModelConfig
+from moe_course.config import ModelConfig
 from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
@@ -22,6 +22,7 @@ from moe_course.grading.exercises.expect import (
     returned,
 )
 from moe_course.grading.exercises.rubric import criterion, grades
+from moe_course.published import PRESETS
 
 
 def ffn_inputs(tokens, d_model, d_ff, rng, dtype=torch.float32):

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_course.config import PRESETS
 from moe_course.grading.exercises.protocol import ForbiddenImport, Opaque, Outcome, Raised, plain, raised
 from moe_course.grading.worker.wire import MAX_BODY, ProtocolError, decode, encode
+from moe_course.published import PRESETS
 
 leaves = (
     st.none()

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_course.config import PRESETS, ModelConfig
+from moe_course.config import ModelConfig
 from moe_course.moe import init_experts, moe_loop, swiglu_ffn
+from moe_course.published import PRESETS
 from moe_course.systems import (
     activations_per_token,
     active_matched_d_ff,

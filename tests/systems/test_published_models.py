@@ -1,15 +1,16 @@
 """Published parameter counts by an independent route: the `transformers` classes, on the meta device.
 
 The sizes are written out again here from the public config.json files, in the names that those files use, so
-that a slip in `moe_course.config` cannot hide behind itself. On the meta device no memory is allocated.
+that a slip in `moe_course.published` cannot hide behind itself. On the meta device no memory is allocated.
 """
 
 import pytest
 import torch
 
-from moe_course.config import PRESETS, LatentAttention, ModelConfig
+from moe_course.config import LatentAttention, ModelConfig
+from moe_course.published import MODELS, PRESETS
 from moe_course.systems import activations_per_token, breakdown, flops_per_token, model_params
-from moe_course.systems.published import MODELS, TIMELINE, timeline_table
+from moe_course.systems.timeline import TIMELINE, timeline_table
 
 transformers = pytest.importorskip("transformers")
 

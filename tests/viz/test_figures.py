@@ -9,14 +9,14 @@ import torch
 from matplotlib.colors import to_rgb
 
 from moe_course import viz
-from moe_course.config import PRESETS
 from moe_course.lesson import tiny
 from moe_course.lesson.timing import Sweep, Timing
 from moe_course.moe.dispatch import plan_dispatch
 from moe_course.moe.modern import group_limited_top_k
 from moe_course.moe.router import switch_gate, top_k_gate
+from moe_course.published import PRESETS
 from moe_course.systems.accounting import breakdown, model_params, training_memory
-from moe_course.systems.published import TIMELINE
+from moe_course.systems.timeline import TIMELINE
 from moe_course.viz import dispatch, interact
 from moe_course.viz.style import EXPERT_COLORS, as_html, ink_on
 

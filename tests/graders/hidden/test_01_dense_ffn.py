@@ -10,7 +10,7 @@ from graders import oracles
 from graders import test_01_dense_ffn as public
 from graders.common import named, wholes
 from graders.probes import call
-from moe_course.config import PRESETS, ModelConfig
+from moe_course.config import ModelConfig
 from moe_course.grading.exercises.expect import (
     expect_number,
     expect_raises,
@@ -19,6 +19,7 @@ from moe_course.grading.exercises.expect import (
     returned,
 )
 from moe_course.grading.exercises.rubric import criterion, grades
+from moe_course.published import PRESETS
 
 
 @grades("swiglu_ffn")

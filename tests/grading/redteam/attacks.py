@@ -823,7 +823,8 @@ HONEST = {  # what replaces cells of a solved notebook, by cell; all of it earns
     "reordered_imports": {
         "setup": """
             from moe_course.lesson import check, working, reveal, predict
-            from moe_course.config import ModelConfig, PRESETS
+            from moe_course.published import PRESETS
+            from moe_course.config import ModelConfig
             import math
             import torch.nn.functional as F
             from moe_course import viz
