@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from moe_course.moe.counts import expert_counts
 from moe_course.shapes import check_axes
 
 TIE = 1e-9  # bits: the same table, summed in another order, is still a tie
@@ -151,7 +152,7 @@ def chance_repeat_rate(idx_BS: Tensor, num_experts: int) -> float:
     """The repeat rate of tokens that draw independently from the load p: Σ p_e², which is 1/E only when balanced."""
     check_axes(idx_BS=idx_BS)
     _check_range("idx_BS", idx_BS, num_experts, "num_experts")
-    load_E = idx_BS.flatten().long().bincount(minlength=num_experts).double() / idx_BS.numel()
+    load_E = expert_counts(idx_BS.reshape(-1, 1), num_experts).double() / idx_BS.numel()
     return (load_E**2).sum().item()
 
 

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from moe_course.moe.counts import expert_counts
+
 Gate = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits_TE -> weights and experts, both (T,) or both (T, K)
 MoE = Callable[..., Tensor]  # (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) -> y_TD
 
@@ -259,7 +261,7 @@ def _of_words(idx_TK: Tensor, lines: int) -> Tensor:
 
 
 def _shares(idx: Tensor, num_experts: int) -> Tensor:
-    return torch.bincount(idx.flatten(), minlength=num_experts) / idx.numel()
+    return expert_counts(idx.reshape(-1, 1), num_experts) / idx.numel()
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ _HOME = {
     "max_violation": "metrics",
     "cv_squared": "metrics",
     "load_balancing_loss": "balance",
-    "expert_counts": "metrics",
+    "expert_counts": "counts",
     "global_load": "metrics",
     "dead_experts": "metrics",
     "router_entropy": "metrics",

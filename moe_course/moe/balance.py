@@ -7,6 +7,7 @@ and add; nothing is kept in globals and no bias is updated in secret.
 import torch
 from torch import Tensor
 
+from moe_course.moe.counts import expert_counts
 from moe_course.moe.metrics import cv_squared, expert_load
 from moe_course.moe.router import _check_k, _top_k
 from moe_course.shapes import check_axes
@@ -26,11 +27,8 @@ def load_balancing_loss(probs_TE: Tensor, idx_TK: Tensor, mask_T: Tensor | None 
     if mask_T is None:
         f_E, P_E = expert_load(idx_TK, num_experts), p_TE.mean(dim=0)
     else:
-        kept_T = mask_T.to(p_TE.dtype)
-        kept = kept_T.sum().clamp(min=1)
-        slots_TK = kept_T[:, None].expand_as(idx_TK)
-        counts_E = p_TE.new_zeros(num_experts).scatter_add(0, idx_TK.flatten().long(), slots_TK.flatten())
-        f_E = counts_E / (kept * idx_TK.shape[1])
+        kept = mask_T.to(p_TE.dtype).sum().clamp(min=1)
+        f_E = expert_counts(idx_TK, num_experts, mask_T).to(p_TE.dtype) / (kept * idx_TK.shape[1])
         # where, not a product: what a padding row holds may be nan
         P_E = torch.where(mask_T[:, None].bool(), p_TE, 0).sum(dim=0) / kept
     return num_experts * (f_E * P_E).sum()

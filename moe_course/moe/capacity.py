@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from moe_course.moe.counts import expert_counts
 from moe_course.shapes import check_axes
 
 
@@ -105,7 +106,7 @@ def drop_and_waste(idx_TK: Tensor, num_experts: int, capacity: int) -> tuple[flo
         raise ValueError(
             f"needs assignments and a capacity of 1 or more, got {tuple(idx_TK.shape)}, {capacity}"
         )
-    counts_E = torch.bincount(idx_TK.flatten(), minlength=num_experts)
+    counts_E = expert_counts(idx_TK, num_experts)
     kept, assignments, slots = int(counts_E.clamp(max=capacity).sum()), idx_TK.numel(), num_experts * capacity
     return (assignments - kept) / assignments, (slots - kept) / slots
 
@@ -132,7 +133,7 @@ def uniform_drop_rate(num_tokens: int, num_experts: int, top_k: int, capacity: i
 def _places(queue_N: Tensor, num_experts: int) -> Tensor:
     """How many before each entry of the queue chose the same expert, without an (N, E) matrix."""
     order_N = queue_N.argsort(stable=True)
-    counts_E = queue_N.new_zeros(num_experts).scatter_add(0, queue_N, torch.ones_like(queue_N))
+    counts_E = expert_counts(queue_N[:, None], num_experts)
     starts_E = counts_E.cumsum(0) - counts_E
     place_N = torch.arange(len(queue_N), device=queue_N.device) - starts_E[queue_N[order_N]]
     return torch.empty_like(place_N).index_copy(0, order_N, place_N)

@@ -11,6 +11,7 @@ value back from the device. The scheme is that of MegaBlocks (Gale et al. 2022, 
 import torch
 from torch import Tensor
 
+from moe_course.moe.counts import expert_counts
 from moe_course.moe.experts import swiglu_ffn
 from moe_course.shapes import check_axes
 
@@ -25,10 +26,7 @@ def plan_dispatch(idx_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
     check_axes(idx_TK=idx_TK)
     if num_experts < 1:
         raise ValueError(f"num_experts must be positive, got {num_experts}")
-    idx_N = idx_TK.flatten().long()
-    # bincount would read the largest index back from the device
-    counts_E = idx_N.new_zeros(num_experts).scatter_add(0, idx_N, torch.ones_like(idx_N))
-    return torch.argsort(idx_N, stable=True), counts_E
+    return torch.argsort(idx_TK.flatten(), stable=True), expert_counts(idx_TK, num_experts)
 
 
 def gather_tokens(x_TD: Tensor, order_N: Tensor, top_k: int) -> Tensor:

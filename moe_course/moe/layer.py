@@ -25,6 +25,7 @@ from moe_course.moe.capacity import (
     positions_in_expert,
     read_buffers,
 )
+from moe_course.moe.counts import expert_counts
 from moe_course.moe.experts import init_experts, swiglu_experts
 from moe_course.moe.modern import group_limited_top_k, shared_expert_moe
 from moe_course.moe.router import noisy_logits, router_logits, top_k_gate
@@ -107,7 +108,7 @@ class MoELayer(nn.Module):
             y_TD = shared_expert_moe(x_TD, y_TD, self.shared_gate, self.shared_up, self.shared_down)
 
         probs_TE = scores_TE / scores_TE.sum(dim=-1, keepdim=True)  # changes sigmoid scores only
-        counts_E = _count(idx_TK, c.num_experts, mask_T)
+        counts_E = expert_counts(idx_TK, c.num_experts, mask_T)
         stats = MoEStats(
             lb_loss=load_balancing_loss(probs_TE, idx_TK, mask_T),
             z_loss=router_z_loss(logits_TE) if mask_T is None else _masked_z_loss(logits_TE, mask_T),
@@ -185,15 +186,6 @@ def queue_positions(idx_TK: Tensor, weights_TK: Tensor, num_experts: int, fill: 
         return positions_in_expert(idx_TK, num_experts)
     one_by_one = idx_TK.reshape(-1, 1)  # as if every assignment were the only choice of a token of its own
     return positions_in_expert(one_by_one, num_experts).reshape(idx_TK.shape)
-
-
-def _count(idx_TK: Tensor, num_experts: int, mask_T: Tensor | None) -> Tensor:
-    """Assignments per expert, without those of padding. Not `bincount`: that reads the largest index first."""
-    ones_TK = (
-        torch.ones_like(idx_TK) if mask_T is None else mask_T[:, None].to(idx_TK.dtype).expand_as(idx_TK)
-    )
-    counts_E = torch.zeros(num_experts, dtype=idx_TK.dtype, device=idx_TK.device)
-    return counts_E.scatter_add(0, idx_TK.flatten(), ones_TK.flatten())
 
 
 def _masked_z_loss(logits_TE: Tensor, mask_T: Tensor) -> Tensor:

@@ -7,15 +7,8 @@ tensors in float32 at least.
 import torch
 from torch import Tensor
 
+from moe_course.moe.counts import expert_counts
 from moe_course.shapes import check_axes
-
-
-def expert_counts(idx_TK: Tensor, num_experts: int) -> Tensor:
-    """How many of the N = T·K assignments each expert got: counts_E, int64, experts without any included."""
-    check_axes(idx_TK=idx_TK)
-    idx_N = idx_TK.flatten().long()
-    # Not bincount: the length of its result depends on values, so it waits for the device.
-    return idx_N.new_zeros(num_experts).scatter_add(0, idx_N, torch.ones_like(idx_N))
 
 
 def expert_load(idx_TK: Tensor, num_experts: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_course.moe.counts import expert_counts
 from moe_course.viz.interact import _Panel
 from moe_course.viz.style import EXPERT_COLORS, FAINT, INK, expert_color, ink_on
 from moe_course.viz.thread import _band, _smooth
@@ -225,7 +226,7 @@ def capacity_explorer(
 def _room_figure(
     idx_TK: torch.Tensor, experts: int, room: int, factor: float, shares: tuple[float, float]
 ) -> tuple[Figure, str]:
-    counts = torch.bincount(idx_TK.flatten(), minlength=experts).tolist()
+    counts = expert_counts(idx_TK, experts).tolist()
     fig, ax = plt.subplots(figsize=(6.5, 3))
     for e, count in enumerate(counts):
         color = expert_color(e)

@@ -11,6 +11,7 @@ import torch
 from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
+from moe_course.moe.counts import expert_counts
 from moe_course.viz.routing import load_bars, routing_table
 from moe_course.viz.style import as_html, expert_color, ink_on, show
 
@@ -40,7 +41,7 @@ def _gate_figure(
 ) -> tuple[Figure, str]:
     weights_TK, idx_TK = gate(torch.softmax(logits_TE / temperature, dim=-1), k, renormalize)
     gates_TE = torch.zeros_like(logits_TE).scatter(1, idx_TK, weights_TK)
-    load_E = torch.bincount(idx_TK.flatten(), minlength=logits_TE.shape[1]) / idx_TK.numel()
+    load_E = expert_counts(idx_TK, logits_TE.shape[1]) / idx_TK.numel()
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1), width_ratios=(1.2, 1))
     kept = gates_TE.sum(dim=1).mean()
     routing_table(

@@ -1,11 +1,14 @@
 """Loads and their statistics against Python's own numbers, on the golden fixture, and without a look at values."""
 
 import math
+import re
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
 
+import moe_course
 from moe_course.moe import (
     cv_squared,
     dead_experts,
@@ -125,3 +128,19 @@ def test_the_statistics_compile_into_one_graph():
     probs_TE = LOGITS_TE.softmax(dim=1)
     for actual, expected in zip(compiled(IDX_TK, probs_TE), measure(IDX_TK, probs_TE), strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+def test_a_mask_leaves_padding_out_of_the_counts():
+    mask_T = torch.tensor([True, False, True, True, False, True])
+    assert expert_counts(IDX_TK, 4, mask_T).tolist() == expert_counts(IDX_TK[mask_T], 4).tolist()
+    assert expert_counts(IDX_TK, 4, mask_T).dtype == torch.int64
+    assert expert_counts(IDX_TK, 4, torch.zeros(6, dtype=torch.bool)).tolist() == [0, 0, 0, 0]
+
+
+def test_assignments_are_counted_in_one_place():
+    package = Path(moe_course.__file__).parent
+    counting = re.compile(
+        r"bincount\(\s*(idx|queue)|(idx|queue)_\w+(\.\w+\(\))*\.bincount|scatter_add\(0, (idx|queue)"
+    )
+    found = {path.name for path in package.rglob("*.py") if counting.search(path.read_text(encoding="utf-8"))}
+    assert found == {"counts.py"}
