@@ -14,6 +14,8 @@ from torch import Tensor
 
 from moe_course.shapes import check_axes
 
+_MOST_KEYED = 1 << 16  # experts whose index fits below the 32 bits of a score
+
 
 def router_logits(x_TD: Tensor, w_DE: Tensor) -> Tensor:
     """Score of each expert for each token, x·W, in float32 (also under autocast).
@@ -113,9 +115,19 @@ def router_gradient(dy_TD: Tensor, expert_out_TKD: Tensor, probs_TE: Tensor, idx
 
 
 def _top_k(scores_TE: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`torch.topk` by row, except that ties go to the lower index everywhere, so that runs repeat."""
-    order_TE = scores_TE.argsort(dim=-1, descending=True, stable=True)
-    idx_TK = order_TE[:, :k].contiguous()
+    """`torch.topk` by row, except that ties go to the lower index everywhere, so that runs repeat.
+
+    `torch.topk` promises nothing about ties, so it is given keys without any: the bits of the score as a number that
+    grows with it, and below them the index. This takes half the time of a stable sort of all E scores.
+    """
+    num_experts = scores_TE.shape[-1]
+    if scores_TE.dtype == torch.float64 or num_experts > _MOST_KEYED:
+        idx_TK = scores_TE.argsort(dim=-1, descending=True, stable=True)[:, :k].contiguous()
+    else:
+        bits_TE = (scores_TE.detach().float() + 0.0).view(torch.int32)  # −0 + 0 is 0, and ties with 0
+        ordered_TE = torch.where(bits_TE < 0, bits_TE ^ 0x7FFFFFFF, bits_TE).long()
+        keys_TE = ordered_TE * _MOST_KEYED - torch.arange(num_experts, device=scores_TE.device)
+        idx_TK = keys_TE.topk(k, dim=-1).indices
     return scores_TE.gather(-1, idx_TK), idx_TK
 
 

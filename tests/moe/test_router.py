@@ -107,6 +107,17 @@ class TestTopKGate:
         assert (weights_TK.dtype, idx_TK.dtype) == (dtype, torch.int64)
         close(weights_TK, expected, 2e-2 if dtype == torch.bfloat16 else 1e-6)
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+    def test_many_ties_zeros_of_both_signs_and_infinities_are_sorted_like_a_stable_sort(self, dtype):
+        rng = torch.Generator().manual_seed(0)
+        scores_TE = torch.randint(-2, 3, (200, 9), generator=rng).to(dtype)
+        scores_TE[::3, 4] = -0.0
+        scores_TE[::5, 2], scores_TE[::7, 8] = torch.inf, -torch.inf
+        order_TE = scores_TE.argsort(dim=-1, descending=True, stable=True)
+        for k in (1, 4, 9):
+            _, idx_TK = top_k_gate(scores_TE, k, renormalize=False)
+            assert idx_TK.tolist() == order_TE[:, :k].tolist()
+
     def test_ties_go_to_the_lower_index(self):
         _, idx_TK = top_k_gate(torch.full((T, 64), 1 / 64), 3)
         assert idx_TK.tolist() == [[0, 1, 2]] * T
