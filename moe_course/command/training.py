@@ -45,11 +45,13 @@ def add_commands(command: Adder) -> None:
     compare.add_argument("run_folders", type=Path, nargs="+", metavar="RUN")
     compare.add_argument("--figure", type=Path, metavar="FILE", help="write the curves (.svg, .png or .pdf)")
 
-    bench = command("bench", _bench, "how fast this machine trains: tokens per second of the arms, in turns")
-    bench.add_argument("what", choices=("train",))
-    bench.add_argument("--preset", default="cpu", metavar="NAME")
-    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each arm (default 5)")
-    bench.add_argument("--device", metavar="NAME")
+    bench = command("bench", _bench, "how fast this machine is, each contender in its turn")
+    bench.add_argument("what", choices=("train", "layer"), help="training steps, or one MoE layer")
+    bench.add_argument("--preset", default="cpu", metavar="NAME", help="train: cpu, t4 or h100")
+    bench.add_argument("--device", metavar="NAME", help="train: default as for `train`")
+    bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="layer: 1 2")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="layer: write every timing there, too")
+    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default 5)")
 
     results = command("results", _results, "do the runs of the experiment that have no record yet")
     results.add_argument("names", nargs="*", metavar="RUN", help="these only; default: all that are missing")
@@ -116,10 +118,27 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if args.what == "layer":
+        return _bench_layer(args)
     from moe_course.lm.experiment import bench
     from moe_course.lm.training import parallel
 
     print(bench.table(bench.train(args.preset, args.rounds, parallel.start(args.device))))
+    return 0
+
+
+def _bench_layer(args: argparse.Namespace) -> int:
+    import json
+
+    from moe_course.moe import bench
+
+    if min(args.threads) < 1:
+        raise ValueError(f"--threads takes numbers from 1, got {min(args.threads)}")
+    timings = bench.bench(threads=args.threads, rounds=args.rounds)
+    print(bench.table(timings))
+    if args.json:
+        plain = [timing.to_dict() for timing in timings]
+        args.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
