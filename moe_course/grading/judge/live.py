@@ -18,7 +18,8 @@ import torch
 from moe_course.grading.exercises.registry import EXERCISES, PART_OF, Exercise
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import Verdict, draw_seed, grade, without_running
-from moe_course.grading.submission.attempts import is_stub, parsed
+from moe_course.grading.submission.attempts import is_stub
+from moe_course.grading.submission.syntax import parsed
 
 
 def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) -> Verdict:

@@ -6,16 +6,17 @@ import ast
 import functools
 import hashlib
 import json
-import re
-import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_course.grading.exercises import locate
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS, PART_OF
-
-MAX_PARSED = 100_000  # characters; longer code is only searched for `def` and `class`
+from moe_course.grading.submission import scripts
+from moe_course.grading.submission.demonstrations import needed
+from moe_course.grading.submission.scripts import statement_forms
+from moe_course.grading.submission.syntax import definitions_in, parsed, without_docstrings
 
 
 class Unreadable(ValueError):
@@ -61,13 +62,14 @@ def read(path: str | Path) -> Submission:
     if path.suffix not in (".py", ".ipynb"):
         raise Unreadable(f"{path}: a submission is a .py or an .ipynb file")
     try:
-        text = path.read_bytes().decode("utf-8")
+        data = path.read_bytes()
+        text = scripts.decoded(data) if path.suffix == ".py" else data.decode("utf-8-sig")
     except FileNotFoundError:
         raise Unreadable(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
         raise Unreadable(f"{path}: cannot be read as UTF-8 text ({error})") from None
     if path.suffix == ".py":
-        return Submission(path, (text,), _definitions(text))
+        return _submission(path, [(source, {}) for source in scripts.cells_of(text, _demonstrations())])
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -82,24 +84,42 @@ def from_notebook(path: Path, notebook: Any) -> Submission:
         sources = [cell_source(cell) for cell in cells]
     except (KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"{path}: not a Jupyter notebook ({type(error).__name__}: {error})") from None
-    known = _released_cells()
+    return _submission(
+        path, [(source, cell.get("metadata")) for cell, source in zip(cells, sources, strict=True)]
+    )
+
+
+def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
+    """The submission in code cells, each with its metadata if the file had any.
+
+    Everything runs but the checks, for in batch grading the judge asks the questions, and the demonstrations of the
+    course, of which only those run that an answer needs.
+    """
     definitions: dict[str, str] = {}
-    run: list[str] = []
-    for cell, source in zip(cells, sources, strict=True):
-        marks = cell.get("metadata", {})
-        nbgrader = marks.get("nbgrader", {})
+    sources: list[str] = []
+    answers: set[int] = set()
+    demonstrations: set[int] = set()
+    for source, metadata in cells:
+        marks = metadata if isinstance(metadata, Mapping) else {}
+        nbgrader = marks.get("nbgrader")
+        nbgrader = nbgrader if isinstance(nbgrader, Mapping) else {}
         if nbgrader.get("grade"):
-            continue  # the check itself: the judge asks the questions in batch grading
+            continue
         found = _definitions(source) or _definition_by_id(nbgrader.get("grade_id"), source)
         definitions |= found
-        if (
-            found
-            or nbgrader.get("solution")
-            or "setup" in marks.get("tags", ())
-            or source.strip() not in known
-        ):
-            run.append(source)
+        if found or nbgrader.get("solution"):
+            answers.add(len(sources))
+        elif "setup" not in _tags(marks) and statement_forms(source) in _demonstrations():
+            demonstrations.add(len(sources))
+        sources.append(source)
+    wanted = needed(sources, answers, demonstrations)
+    run = [source for n, source in enumerate(sources) if n not in demonstrations or n in wanted]
     return Submission(path, tuple(run), definitions)
+
+
+def _tags(marks: Mapping[str, Any]) -> Sequence[Any]:
+    tags = marks.get("tags")
+    return tags if isinstance(tags, list) else ()
 
 
 def cell_source(cell: dict[str, Any]) -> str:
@@ -110,52 +130,12 @@ def cell_source(cell: dict[str, Any]) -> str:
 
 def _definition_by_id(grade_id: Any, source: str) -> dict[str, str]:
     """A solution cell whose text does not parse still is an attempt at its exercise."""
-    return {grade_id: source} if grade_id in PART_OF else {}
+    return {grade_id: source} if isinstance(grade_id, str) and grade_id in PART_OF else {}
 
 
 def _definitions(source: str) -> dict[str, str]:
     """The exercise parts that a piece of code defines at its top level, each with its source."""
-    tree = parsed(source)
-    if tree is None:
-        named = re.findall(r"^(?:def|class)\s+(\w+)", source, flags=re.MULTILINE)
-        return {name: source for name in named if name in PART_OF}
-    return {
-        name: ast.get_source_segment(source, node) or ""
-        for node in tree.body
-        for name in bound(node)
-        if name in PART_OF
-    }
-
-
-def parsed(source: str) -> ast.Module | None:
-    """The syntax tree of a piece of code, or None where it has none: broken, too long, nested too deeply."""
-    if len(source) > MAX_PARSED:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def bound(node: ast.stmt) -> list[str]:
-    """The names that a statement defines or assigns. An import binds none: an imported answer is no attempt."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [node.name]
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return [target.id for target in targets if isinstance(target, ast.Name)]
-    return []
-
-
-def without_docstrings(node: ast.AST) -> ast.AST:
-    """The node itself, with every docstring inside taken out."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    for inner in ast.walk(node):
-        if isinstance(inner, kinds) and ast.get_docstring(inner, clean=False) is not None:
-            inner.body = inner.body[1:] or [ast.Pass()]
-    return node
+    return {name: text for name, text in definitions_in(source).items() if name in PART_OF}
 
 
 def normalised(source: str, name: str) -> str | None:
@@ -170,7 +150,7 @@ def normalised(source: str, name: str) -> str | None:
 def _definition(source: str, name: str) -> ast.AST | None:
     """The definition of `name` without docstrings."""
     tree = parsed(source)
-    for node in tree.body if tree else ():
+    for node in ast.walk(tree) if tree else ():  # those at the top level come first
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return without_docstrings(node)
     return None
@@ -191,24 +171,38 @@ def is_stub(name: str, source: str) -> bool:
 
 
 @functools.cache
-def _released() -> list[dict[str, Any]]:
+def _released() -> list[tuple[str, dict[str, Any]]]:
+    """The source and metadata of every code cell that was handed out, all notebooks in a row."""
     cells: list[dict[str, Any]] = []
     for notebook in NOTEBOOKS:
         path = locate.released(notebook)
         if path.is_file():
-            cells += json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
+            cells += _with_setup(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    return [(cell_source(cell), cell["metadata"]) for cell in cells]
+
+
+def _with_setup(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The code cells of a notebook. In one without a cell tagged "setup" the first code cell gets this tag."""
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    if code and not any("setup" in _tags(cell["metadata"]) for cell in code):
+        code[0]["metadata"]["tags"] = ["setup"]
+    return code
 
 
 @functools.cache
 def _stubs() -> dict[str, str | None]:
     stubs: dict[str, str | None] = {}
-    for cell in _released():
-        for name, source in _definitions(cell_source(cell)).items():
-            stubs[name] = normalised(source, name)
+    for source, _ in _released():
+        for name, text in _definitions(source).items():
+            stubs[name] = normalised(text, name)
     return stubs
 
 
 @functools.cache
-def _released_cells() -> frozenset[str]:
-    return frozenset(cell_source(cell).strip() for cell in _released())
+def _demonstrations() -> frozenset[tuple[str, ...]]:
+    """The released cells that are neither set-up nor exercise, each by the form of its statements."""
+    return frozenset(
+        statement_forms(source)
+        for source, metadata in _released()
+        if "setup" not in _tags(metadata) and not metadata.get("nbgrader", {}).get("solution")
+    )

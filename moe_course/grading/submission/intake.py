@@ -22,7 +22,8 @@ from moe_course.grading.exercises.locate import PACKAGE, graders_dir, released
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS, exercises_of
 from moe_course.grading.submission.attempts import Submission, Unreadable, from_notebook, read
 from moe_course.grading.submission.collection import Handed
-from moe_course.grading.submission.repair import repair, which_notebook
+from moe_course.grading.submission.repair import repair, repair_script, which_notebook
+from moe_course.grading.submission.scripts import as_notebook
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ def _prepare(handed: Handed) -> tuple[Submission, tuple[str, ...], str]:
     notebook = next(
         (known for known in NOTEBOOKS if known in (handed.assignment, Path(handed.name).stem)), ""
     )
-    if Path(handed.name).suffix != ".ipynb":
+    is_script = Path(handed.name).suffix != ".ipynb"
+    whole = as_notebook(data) if is_script else data
+    if whole is None:
         submission = _read(data, handed)
         return submission, (), notebook or _most_defined(submission)
     releases = _releases()
-    notebook = notebook or which_notebook(data, releases) or _most_defined(_read(data, handed))
-    repaired = repair(data, releases[notebook])
+    notebook = notebook or which_notebook(whole, releases) or _most_defined(_read(data, handed))
+    repaired = (repair_script if is_script else repair)(whole, releases[notebook])
     return from_notebook(Path(handed.name), repaired.notebook), repaired.notes, notebook
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from moe_course.grading.submission.attempts import bound, parsed, without_docstrings
+from moe_course.grading.submission.syntax import bound, parsed, without_docstrings
 
 SIMILAR = 0.6  # the share of a released cell's lines that a cell must hold to be taken for it
 MAX_LINES = 200  # of a cell that are compared
@@ -36,7 +36,7 @@ class Release:
         self.graded = [key for key, cell in self.cells.items() if grade_id(cell)]
         self.solutions = [key for key in self.graded if marks(self.cells[key]).get("solution")]
         self.checks = [key for key in self.graded if key not in self.solutions]
-        self.setups = [key for key, cell in self.cells.items() if "setup" in tags(cell)]
+        self.setups = [key for key, cell in self.cells.items() if "setup" in tags(cell)] or self._first_code()
         self.needed = {*self.graded, *self.setups}
         newer = by_key(later) if later is not None else {}
         self.newcomers = {key: cell for key, cell in newer.items() if key not in self.cells}
@@ -44,6 +44,11 @@ class Release:
         self.texts = {cell.source.strip(): key for key, cell in known if cell.source.strip()}
         self.stubs = {key: definitions(self.cells[key].source) for key in self.solutions}
         self.home = {name: key for key, stub in self.stubs.items() for name in stub}
+
+    def _first_code(self) -> list[str]:
+        """Stands for a set-up cell where none is tagged, unless it belongs to an exercise."""
+        first = next((key for key, cell in self.cells.items() if cell.cell_type == "code"), None)
+        return [first] if first is not None and first not in self.graded else []
 
     def is_stub(self, name: str, form: str) -> bool:
         """Whether `form` (see `definitions`) is how the release leaves the part `name` of an exercise."""

@@ -27,9 +27,15 @@ from moe_course.grading.submission.matching import (
 )
 from moe_course.grading.submission.parsing import Notes, Ungradable, read_notebook
 
-__all__ = ["Repaired", "Ungradable", "repair", "which_notebook"]
+__all__ = ["Repaired", "Ungradable", "repair", "repair_script", "which_notebook"]
 
 MARKS = ("nbgrader", "deletable", "editable")
+LOST_IN_SCRIPTS = (  # what no script can hold, so that its loss is not worth a word
+    "nbgrader metadata lost: reattached",
+    "lost its tag: put back",
+    "the cells had no ids: added",
+    "the notebook's kernel was another one or missing: put right",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,16 @@ def repair(submitted: bytes | str | NotebookNode, released: NotebookNode) -> Rep
     _mend_metadata(mine, released, notes)
     _drop_invalid_metadata(placed, mine, notes)
     return Repaired(mine, notes.sentences())
+
+
+def repair_script(submitted: bytes, released: NotebookNode) -> Repaired:
+    """The repair of a notebook that was saved as a script, see `scripts.as_notebook`. Raises Ungradable."""
+    repaired = repair(submitted, released)
+    worth_a_word = (note for note in repaired.notes if not note.endswith(LOST_IN_SCRIPTS))
+    return Repaired(
+        repaired.notebook,
+        ("a notebook saved as a script: its cells were found at the markers", *worth_a_word),
+    )
 
 
 def which_notebook(submitted: bytes | str | NotebookNode, releases: Mapping[str, NotebookNode]) -> str | None:
