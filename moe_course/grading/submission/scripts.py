@@ -65,7 +65,7 @@ def _split(lines: list[str]) -> Iterator[str]:
             cell.append(line)
             continue
         if is_code:
-            yield "\n".join(cell).strip("\n")
+            yield from _without_text_below("\n".join(cell).strip("\n"))
         percent = _PERCENT.fullmatch(line)
         title = percent[1] if percent else line
         magic = re.match(r"\w+|!", title)
@@ -73,6 +73,16 @@ def _split(lines: list[str]) -> Iterator[str]:
             [f"%%{title}"] if percent and magic and magic[0] in _MAGICS else []
         )  # jupytext comments magics out
         is_code = not (_TEXT_CELL.fullmatch(title) or "<markdowncell>" in title or "<rawcell>" in title)
+
+
+def _without_text_below(source: str) -> list[str]:
+    """The code, and apart from it the comments below: nbconvert marks no text cell, so it follows the code cell."""
+    tree = parsed(source)
+    if tree is None or not tree.body:
+        return [source]
+    lines, end = lines_of(source), tree.body[-1].end_lineno or 0
+    blank = next((n for n in range(end, len(lines)) if not lines[n].strip()), len(lines))
+    return ["".join(lines[:blank]), "".join(lines[blank:])]
 
 
 def _split_light(lines: list[str]) -> Iterator[str]:
