@@ -66,17 +66,24 @@ def _train(args: argparse.Namespace) -> int:
 
     from moe_course.lm.experiment import trial
     from moe_course.lm.experiment.recipe import PRESETS, recipe
-    from moe_course.lm.training import parallel
+    from moe_course.lm.training import costs, parallel
 
     device = parallel.start(args.device)
     if args.preset not in PRESETS:
         raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
-    if not PRESETS[args.preset].measured:
-        print(f"The preset {args.preset} is computed, not measured: nobody has run it yet.", file=sys.stderr)
     text = trial.Text.of(args.data, args.level, PRESETS[args.preset].vocab_size)
     chosen = recipe(
         args.preset, args.model, args.seed, args.data, args.level, vocab_size=text.tokenizer.vocab_size
     )
+    if not PRESETS[args.preset].measured:
+        needed = costs.training_bytes(
+            chosen.model, chosen.batch_size // chosen.plan.accumulate, chosen.plan.bf16
+        )
+        print(
+            f"The preset {args.preset} is computed, not measured: nobody has run it yet. "
+            f"By computation it needs {sum(needed.values()) / 1e9:.1f} GB on the device.",
+            file=sys.stderr,
+        )
     if args.steps is not None:
         warmup = min(chosen.plan.warmup, args.steps // 10)
         chosen = replace(chosen, plan=replace(chosen.plan, steps=args.steps, warmup=warmup))

@@ -20,13 +20,14 @@ import torch
 from IPython.display import HTML, display
 
 from moe_course.config import MoEConfig
+from moe_course.jsonl import Log
 from moe_course.lesson import home
 from moe_course.lm.corpus import build, tokenizer
 from moe_course.lm.experiment import recipe, trial
 from moe_course.lm.experiment import study as recorded_study
 from moe_course.lm.model.lm_config import LMConfig
 from moe_course.lm.model.transformer import Transformer
-from moe_course.lm.training import checkpoint, log
+from moe_course.lm.training import checkpoint
 from moe_course.lm.training.run_folder import LOG, load_model
 from moe_course.moe.layer import MoELayer
 from moe_course.viz import style, training
@@ -147,7 +148,7 @@ class Live:
 
     def draw(self) -> None:
         self._drawn = time.monotonic()
-        figure = training.progress(log.read(self.folder / LOG), self.name, self.steps)
+        figure = training.progress(Log(self.folder / LOG).records(), self.name, self.steps)
         picture = HTML(style.as_html(figure, f"Loss and loads of {self.name} while it is trained."))
         if self._handle is None:
             self._handle = display(picture, display_id=True)

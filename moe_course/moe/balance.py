@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_course.moe.counts import expert_counts
-from moe_course.moe.metrics import cv_squared, expert_load
+from moe_course.moe.metrics import expert_load
 from moe_course.moe.router import _check_k, _top_k
 from moe_course.shapes import check_axes
 
@@ -32,15 +32,6 @@ def load_balancing_loss(probs_TE: Tensor, idx_TK: Tensor, mask_T: Tensor | None 
         # where, not a product: what a padding row holds may be nan
         P_E = torch.where(mask_T[:, None].bool(), p_TE, 0).sum(dim=0) / kept
     return num_experts * (f_E * P_E).sum()
-
-
-def importance_loss(gates_TE: Tensor) -> Tensor:
-    """CV² of the gates summed over tokens: 0 when every expert gets the same total weight.
-
-    Source: Shazeer et al. 2017, arXiv 1701.06538, equations 6 and 7, without the weight.
-    """
-    check_axes(gates_TE=gates_TE)
-    return cv_squared(gates_TE.sum(dim=0))
 
 
 def router_z_loss(logits_TE: Tensor) -> Tensor:
@@ -93,22 +84,3 @@ def expert_choice(probs_TE: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
     if not 1 <= capacity <= tokens:
         raise ValueError(f"capacity must be in 1..{tokens}, the number of tokens, got {capacity}")
     return _top_k(probs_TE.T, capacity)
-
-
-def smooth_load(clean_TE: Tensor, noisy_TE: Tensor, std_TE: Tensor, k: int) -> Tensor:
-    """Expected assignments of each expert if its own noise were drawn again: load_E, differentiable.
-
-    clean_TE: logits without noise; noisy_TE: with noise; std_TE: the noise's scale. An expert is chosen if its
-    logit exceeds the k-th largest of the *others*, so each expert has its own threshold. With k = E every
-    expert is always chosen. Raises ValueError for k outside 1..E.
-    Source: Shazeer et al. 2017, arXiv 1701.06538, appendix A, equations 8 to 10.
-    """
-    tokens, experts = clean_TE.shape
-    check_axes(clean_TE=clean_TE, noisy_TE=noisy_TE, std_TE=std_TE)
-    _check_k(k, experts)
-    if k == experts:
-        return clean_TE.new_full((experts,), float(tokens))
-    top_TK = noisy_TE.topk(k + 1, dim=-1).values
-    inside_TE = noisy_TE >= top_TK[:, k - 1 : k]  # then the k-th of the others is the (k+1)-th of all
-    threshold_TE = torch.where(inside_TE, top_TK[:, k:], top_TK[:, k - 1 : k])
-    return torch.special.ndtr((clean_TE - threshold_TE) / std_TE).sum(dim=0)

@@ -53,20 +53,5 @@ def cv_squared(values_E: Tensor) -> Tensor:
     return ((values_E - mean) ** 2).mean() / mean**2
 
 
-def dead_experts(load_E: Tensor, below: float = 0.1) -> Tensor:
-    """How many experts have less than `below` times the fair share 1/E: a 0-dim int64 tensor."""
-    check_axes(load_E=load_E)
-    return (load_E < below * load_E.sum() / len(load_E)).sum()
-
-
-def router_entropy(probs_TE: Tensor) -> Tensor:
-    """Mean over tokens of the entropy of their expert probabilities, nats: 0 is sure, log E undecided.
-
-    It says how sure the router is, and nothing about how many experts are in use.
-    """
-    check_axes(probs_TE=probs_TE)
-    return torch.special.entr(_wide(probs_TE)).sum(dim=-1).mean()
-
-
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -61,7 +61,7 @@ def outline(records):
 
 
 def graded_lines(out):
-    return [(line["student"], line["assignment"]) for line in Ledger(out).log.lines()]
+    return [(line["student"], line["assignment"]) for line in Ledger(out).log.records()]
 
 
 LAYOUTS = {

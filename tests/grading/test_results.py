@@ -150,14 +150,6 @@ def test_anonymous_reports_name_nobody_and_the_pseudonyms_stay(ledger):
     assert rows(ledger.out / "canvas.csv")[2][0] == "lovelace"  # an import file has to
 
 
-def test_a_torn_line_of_the_log_is_left_out_and_the_next_one_whole(ledger):
-    ledger.log.append({"n": 1})
-    with open(ledger.log.path, "ab") as file:
-        file.write(b'{"n": 2, "tor')
-    ledger.log.append({"n": 3})
-    assert ledger.log.lines() == [{"n": 1}, {"n": 3}]
-
-
 def test_names_that_a_file_system_would_confuse_have_records_of_their_own(ledger):
     names = ["ada", "Ada", "../ada", "a/da", "a" * 300, "a" * 301, "..", "Zoë"]
     for name in names:

@@ -78,14 +78,11 @@ def test_bad_input_is_named(tokenizer):
         tokenizer.decode(np.array([-1]))
     with pytest.raises(ValueError, match="character 2 is half a surrogate pair"):
         tokenizer.encode("ab\ud800")
-    with pytest.raises(ValueError, match="empty text"):
-        tokenizer.bytes_per_token("")
 
 
 def test_byte_pairs_shorten_what_they_were_trained_on(tokenizer):
     text = made_up_corpus().train[7].text
-    per_token = tokenizer.bytes_per_token(text)
-    assert per_token == len(text.encode()) / len(tokenizer.encode(text))
+    assert len(tokenizer.encode(text)) < len(text.encode()) / 2
     longest = max(tokenizer.pieces, key=len)
     assert longest.decode() in WORDS or longest.decode().strip() in WORDS
 

@@ -14,7 +14,7 @@ import torch
 from lm.small import V, assert_identical, batch, make, plan, weights
 
 from moe_course.lm import TrainConfig, evaluate, learning_rate, load_model, train, train_step
-from moe_course.lm.training import checkpoint, log
+from moe_course.lm.training import checkpoint
 from moe_course.lm.training.step import accumulate_gradients, make_optimizer
 from moe_course.lm.training.trainer import moe_layers, update
 
@@ -299,18 +299,6 @@ class TestResume:
         full = True
         with pytest.raises(OSError, match="No space left"):
             quietly(make("moe"), plan(save_every=6), batch, tmp_path / "b")
-
-
-class TestLog:
-    def test_a_line_cut_short_is_left_out(self, tmp_path):
-        path = tmp_path / "log.jsonl"
-        for step in (3, 4, 5):
-            log.append(path, {"step": step})
-        path.write_text(path.read_text(encoding="utf-8") + '{"step": 6', encoding="utf-8")
-        assert [r["step"] for r in log.read(path)] == [3, 4, 5]
-        log.cut(path, 5)
-        log.append(path, {"step": 5, "again": True})
-        assert log.read(path)[1:] == [{"step": 4}, {"step": 5, "again": True}]
 
 
 PARALLEL = """

@@ -9,10 +9,8 @@ from moe_course.moe import (
     biased_top_k,
     expert_choice,
     expert_load,
-    importance_loss,
     load_balancing_loss,
     router_z_loss,
-    smooth_load,
     top_k_gate,
     update_bias,
 )
@@ -216,37 +214,17 @@ class TestExpertChoice:
             expert_choice(PROBS_TE, capacity)
 
 
-class TestShazeersLosses:
-    def test_importance(self):
-        gates_TE = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-        close(importance_loss(gates_TE), 0.25)  # importance 1.5 and 0.5
-
-    def test_smooth_load_counts_by_probability(self):
-        """One token, three experts, k = 1, noise 1: P(clean_e + ε > largest of the others)."""
-        clean_TE = noisy_TE = torch.tensor([[1.0, 0.0, -1.0]])
-        expected = [0.5 * (1 + math.erf(z / math.sqrt(2))) for z in (1 - 0, 0 - 1, -1 - 1)]
-        close(smooth_load(clean_TE, noisy_TE, torch.ones(1, 3), 1), expected)
-
-    def test_smooth_load_without_noise_to_speak_of_is_the_count(self):
-        logits_TE = normal(T, E)
-        counts_E = torch.bincount(logits_TE.topk(K).indices.flatten(), minlength=E)
-        close(smooth_load(logits_TE, logits_TE, torch.full((T, E), 1e-6), K), counts_E)
-        close(smooth_load(logits_TE, logits_TE, torch.ones(T, E), E), torch.full((E,), float(T)))
-
-
 def every_function(device="cpu"):
     logits_TE, probs_TE = normal(T, E).to(device), normal(T, E, seed=1).softmax(dim=1).to(device)
     idx_TK = torch.tensor([[1, 3, 0, 6]] * T, device=device)
     mask_T = torch.tensor([True, False] * 3, device=device)
-    bias_E, noisy_TE = normal(E, seed=2).to(device), normal(T, E, seed=3).to(device)
+    bias_E = normal(E, seed=2).to(device)
     return [
         ("loss", lambda p: load_balancing_loss(p, idx_TK), probs_TE),
         ("masked loss", lambda p: load_balancing_loss(p, idx_TK, mask_T), probs_TE),
-        ("importance", importance_loss, probs_TE),
         ("z-loss", router_z_loss, logits_TE),
         ("biased", lambda s: biased_top_k(s, bias_E, K)[0], probs_TE),
         ("expert choice", lambda p: expert_choice(p, 3)[0], probs_TE),
-        ("smooth load", lambda z: smooth_load(z, noisy_TE, noisy_TE.exp(), K), logits_TE),
     ]
 
 

@@ -1,6 +1,5 @@
 """Loads and their statistics against Python's own numbers, on the golden fixture, and without a look at values."""
 
-import math
 import re
 import statistics
 from pathlib import Path
@@ -11,12 +10,10 @@ import torch
 import moe_course
 from moe_course.moe import (
     cv_squared,
-    dead_experts,
     expert_counts,
     expert_load,
     global_load,
     max_violation,
-    router_entropy,
 )
 
 # The golden fixture: six tokens over four experts, two slots each; expert 3 gets nothing.
@@ -31,7 +28,6 @@ def test_the_golden_fixture():
     assert load_E.tolist() == pytest.approx([5 / 12, 5 / 12, 1 / 6, 0])
     assert max_violation(load_E).item() == pytest.approx(2 / 3, abs=1e-6)
     assert cv_squared(load_E).item() == pytest.approx(0.5, abs=1e-6)
-    assert dead_experts(load_E).item() == 1
 
 
 def test_the_fixture_is_the_two_best_of_each_token():
@@ -79,54 +75,26 @@ def test_global_load_weighs_micro_batches_by_size():
     assert global_load(torch.tensor([[0, 0], [1, 3]])).tolist() == [0.25, 0.75]
 
 
-def test_dead_is_under_a_tenth_of_the_fair_share():
-    load_E = torch.tensor([0.50, 0.26, 0.024, 0.026])  # a tenth of a fair share is 0.025
-    assert dead_experts(load_E / load_E.sum() * 1.0).item() == 0
-    assert dead_experts(torch.tensor([0.5, 0.45, 0.024, 0.026])).item() == 1
-    assert dead_experts(torch.tensor([50, 45, 2, 3])).item() == 1  # counts do as well
-
-
-def test_entropy_says_how_sure_the_router_is():
-    assert router_entropy(torch.eye(4)).item() == 0
-    assert router_entropy(torch.full((3, 4), 0.25)).item() == pytest.approx(math.log(4))
-
-
-def test_entropy_is_not_collapse():
-    """A sure router may be even, an undecided one may send everything to one expert."""
-    even_TE, collapsed_TE = torch.eye(4), torch.tensor([[0.28, 0.24, 0.24, 0.24]] * 4)
-    violation = [max_violation(expert_load(p.argmax(1, keepdim=True), 4)) for p in (even_TE, collapsed_TE)]
-    assert router_entropy(even_TE) < router_entropy(collapsed_TE)
-    assert [v.item() for v in violation] == [0, 3]
-
-
 def test_nothing_is_read_from_the_device():
-    idx_TK, probs_TE = torch.zeros(6, 2, dtype=torch.int64, device="meta"), torch.rand(6, 4, device="meta")
-    load_E = expert_load(idx_TK, 4)
-    for result in (max_violation(load_E), cv_squared(load_E), dead_experts(load_E), router_entropy(probs_TE)):
+    load_E = expert_load(torch.zeros(6, 2, dtype=torch.int64, device="meta"), 4)
+    for result in (max_violation(load_E), cv_squared(load_E)):
         assert (result.device.type, result.shape) == ("meta", ())
     assert global_load(torch.zeros(3, 4, device="meta")).shape == (4,)
 
 
-@pytest.mark.parametrize("function", [max_violation, cv_squared, dead_experts])
+@pytest.mark.parametrize("function", [max_violation, cv_squared])
 def test_wrong_number_of_axes(function):
     with pytest.raises(ValueError, match=r"_E needs 1 axes"):
         function(torch.ones(2, 3))
 
 
 def test_the_statistics_compile_into_one_graph():
-    def measure(idx_TK, probs_TE):
+    def measure(idx_TK):
         load_E = expert_load(idx_TK, 4)
-        return (
-            load_E,
-            max_violation(load_E),
-            cv_squared(load_E),
-            dead_experts(load_E),
-            router_entropy(probs_TE),
-        )
+        return load_E, max_violation(load_E), cv_squared(load_E)
 
     compiled = torch.compile(measure, backend="eager", fullgraph=True)
-    probs_TE = LOGITS_TE.softmax(dim=1)
-    for actual, expected in zip(compiled(IDX_TK, probs_TE), measure(IDX_TK, probs_TE), strict=True):
+    for actual, expected in zip(compiled(IDX_TK), measure(IDX_TK), strict=True):
         torch.testing.assert_close(actual, expected)
 
 
@@ -142,5 +110,6 @@ def test_assignments_are_counted_in_one_place():
     counting = re.compile(
         r"bincount\(\s*(idx|queue)|(idx|queue)_\w+(\.\w+\(\))*\.bincount|scatter_add\(0, (idx|queue)"
     )
+    # On the CPU `fused` counts for itself: bincount is faster there, and it finds an expert that does not exist.
     found = {path.name for path in package.rglob("*.py") if counting.search(path.read_text(encoding="utf-8"))}
-    assert found == {"counts.py"}
+    assert found - {"fused.py"} == {"counts.py"}

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from moe_course import files
 from moe_course.grading.judge.verdict import draw_seed
+from moe_course.jsonl import Log
 
 Record = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Ledger:
 
     def __init__(self, out: Path):
         self.out = out
-        self.log = Log(out / "log.jsonl")
+        self.log = Log(out / "log.jsonl", private=True)
 
     @contextlib.contextmanager
     def opened(self, resume: bool, seed: int | None) -> Iterator[int]:
@@ -115,7 +115,7 @@ class Ledger:
     def catch_up(self) -> None:
         """Log every record whose line was lost when a run was killed."""
         logged = {
-            (line.get("student"), line.get("assignment"), line.get("graded")) for line in self.log.lines()
+            (line.get("student"), line.get("assignment"), line.get("graded")) for line in self.log.records()
         }
         for record in self.records():
             if (record["student"], record["assignment"], record["graded"]) not in logged:
@@ -156,33 +156,6 @@ def seed_beside(database: Path) -> int:
             return stored_seed(path)
         except FileNotFoundError:
             return store_seed(path, draw_seed())
-
-
-class Log:
-    """One JSON object a line, each on the disk before `append` returns."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def append(self, line: dict[str, Any]) -> None:
-        text = (json.dumps(line) + "\n").encode()
-        with open(self.path, "ab+", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a line that a kill tore off
-                    text = b"\n" + text
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Every whole line; one that was torn off is left out."""
-        lines = []
-        if self.path.is_file():
-            for text in self.path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    lines.append(json.loads(text))
-        return [line for line in lines if isinstance(line, dict)]
 
 
 def write(path: Path, text: str) -> None:

@@ -55,13 +55,6 @@ class Tokenizer(ABC):
         """The text of ids. What is not UTF-8, such as half a character of a sample, becomes U+FFFD."""
         return b"".join(self.pieces[self._checked(i)] for i in ids).decode("utf-8", errors="replace")
 
-    def bytes_per_token(self, text: str) -> float:
-        """Of one text: nats per token divided by ln 2 and by this are bits per byte."""
-        ids = self.encode(text)
-        if not ids:
-            raise ValueError("an empty text has no bytes per token")
-        return len(text.encode("utf-8")) / len(ids)
-
     def _checked(self, i: int) -> int:
         if not 0 <= i < self.vocab_size:
             raise ValueError(f"id {i} is outside the vocabulary of {self.vocab_size}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from moe_course import files
 from moe_course.config import MoEConfig
+from moe_course.jsonl import Log
 from moe_course.lm.corpus.batching import Tokens, batches, windows
 from moe_course.lm.corpus.batching import tokens as encode
 from moe_course.lm.corpus.build import Corpus, load
@@ -25,7 +26,7 @@ from moe_course.lm.corpus.tokenizer import Tokenizer, tokenizer_from_json, train
 from moe_course.lm.experiment.measure import loss_by_domain, recall
 from moe_course.lm.experiment.recipe import Recipe
 from moe_course.lm.model.transformer import Transformer
-from moe_course.lm.training import checkpoint, costs, log, parallel
+from moe_course.lm.training import checkpoint, costs, parallel
 from moe_course.lm.training.run_folder import CHECKPOINT, LOG
 from moe_course.lm.training.trainer import Watch, train
 from moe_course.moe.layer import MoELayer
@@ -162,7 +163,7 @@ def curve(folder: Path) -> list[dict[str, Any]]:
     """What the log says at the steps where held-out data were evaluated."""
     return [
         {name: _short(record[name]) for name in CURVE if name in record}
-        for record in log.read(folder / LOG)
+        for record in Log(folder / LOG).records()
         if "held_out_ce" in record
     ]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import LMConfig, TrainConfig
 from moe_course.lm.model.transformer import Transformer
-from moe_course.lm.training import checkpoint, log, parallel
+from moe_course.lm.training import checkpoint, parallel
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
@@ -70,8 +71,10 @@ def save(
 
 
 def _cut_log(run: Path, step: int) -> None:
+    """Forget what was logged from `step` on: the run will log it again."""
     if parallel.rank_and_size()[0] == 0:
-        log.cut(run / LOG, step)
+        log = Log(run / LOG)
+        log.replace([record for record in log.records() if record["step"] < step])
 
 
 def _need_same(what: str, saved: dict[str, Any], now: dict[str, Any]) -> None:

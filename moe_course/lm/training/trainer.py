@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import TrainConfig
 from moe_course.lm.model.transformer import Transformer, evaluating
-from moe_course.lm.training import checkpoint, costs, log, parallel
+from moe_course.lm.training import checkpoint, costs, parallel
 from moe_course.lm.training.interrupt import interrupts_wait
 from moe_course.lm.training.objective import cross_entropy
 from moe_course.lm.training.run_folder import CHECKPOINT, LOG, begin, save
@@ -65,7 +66,7 @@ def train(
     model.train()
 
     bar = tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not (progress and first))
-    clock = Clock(*spent)
+    clock, log = Clock(*spent), Log(run / LOG)
     rates = _rates(model, plan)
     with interrupts_wait() as interrupted:
         for step in bar:
@@ -91,7 +92,7 @@ def train(
             if evaluates and held_out:
                 record["held_out_ce"] = evaluate(model, held_out)
             if first and (logs or (evaluates and held_out)):
-                log.append(run / LOG, record)
+                log.append(record)
                 if watch is not None:
                     watch(record, model)
             if first and (saves or interrupted()):
