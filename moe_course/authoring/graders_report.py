@@ -1,6 +1,7 @@
 """docs/graders.md: how often each grader errs, on the catalogue and on mutants of the reference solutions.
 
     python -m moe_course.authoring.graders_report [--seeds N] [--jobs N] [EXERCISE...]     (make graders-report)
+    python -m moe_course.authoring.graders_report --prices [--seeds N] [EXERCISE...]       (points each mistake keeps)
 
 A false accept is a catalogued misconception that gets full marks, a false reject a right answer that does not. With
 names, the report on these exercises is printed and nothing is written.
@@ -21,6 +22,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from moe_course.authoring.mutants import mutants_of, namespace_of, passes, reference
+from moe_course.authoring.prices import lines, prices
 from moe_course.grading.exercises.locate import notebooks_dir
 from moe_course.grading.exercises.registry import EXERCISES, Exercise, find
 from moe_course.grading.exercises.rubric import points
@@ -174,16 +176,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the report, or print that on some exercises."""
     parser = argparse.ArgumentParser(prog="make graders-report", description="how often the graders err")
     parser.add_argument("exercises", nargs="*", metavar="EXERCISE", help="default: all, into the docs")
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"default {SEEDS}")
+    parser.add_argument("--prices", action="store_true", help="print the points that each mistake keeps")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"default {SEEDS}, with --prices one seed")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="exercises at a time (default 2)")
     args = parser.parse_args(argv)
     root = notebooks_dir().parent
     names = [find(name).name for name in args.exercises]
-    rows = measure_all(names or tuple(EXERCISES), root, range(args.seeds), args.jobs)
+    if args.prices:
+        found = [
+            one for name in names or EXERCISES for one in prices(name, root, range(1, 1 + (args.seeds or 1)))
+        ]
+        print("\n".join(lines(found)))
+        return 0
+    seeds = args.seeds or SEEDS
+    rows = measure_all(names or tuple(EXERCISES), root, range(seeds), args.jobs)
     if names:
-        print(text(rows, args.seeds))
+        print(text(rows, seeds))
     else:
-        (root / REPORT).write_text(text(rows, args.seeds), encoding="utf-8")
+        (root / REPORT).write_text(text(rows, seeds), encoding="utf-8")
         print(table(rows))
     return 0
 
