@@ -94,7 +94,7 @@ def _stub(written: Any, reply: Callable[[Any, Sequence[Any]], Any]) -> Callable[
     if not isinstance(written, type):
         return lambda *args, **kwargs: around(written, args, kwargs)
 
-    class Stub(written):  # type: ignore[misc]
+    class Stub(written):
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             return around(super().forward, args, kwargs)
 
