@@ -28,6 +28,9 @@ def add_commands(command: Adder) -> None:
     train.add_argument("--level", default="bpe", choices=("bpe", "char"), help="tokens (default bpe)")
     train.add_argument("--seed", type=int, default=0, metavar="N")
     train.add_argument("--steps", type=int, metavar="N", help="default: the preset's")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any field: peak, optimizer, top_k …"
+    )
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--device", metavar="NAME", help="default: CUDA if there is a GPU, else the CPU")
@@ -65,7 +68,7 @@ def _train(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from moe_course.lm.experiment import trial
-    from moe_course.lm.experiment.recipe import PRESETS, recipe
+    from moe_course.lm.experiment.recipe import PRESETS, recipe, with_settings
     from moe_course.lm.training import costs, parallel
 
     device = parallel.start(args.device)
@@ -87,6 +90,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.steps is not None:
         warmup = min(chosen.plan.warmup, args.steps // 10)
         chosen = replace(chosen, plan=replace(chosen.plan, steps=args.steps, warmup=warmup))
+    chosen = with_settings(chosen, args.set)
     result = trial.run(chosen, args.out, args.resume, device, text=text)
     if parallel.rank_and_size()[0] == 0:
         print(trial.table([result]))

@@ -240,6 +240,42 @@ class TestPresets:
 
 
 class TestRun:
+    def test_set_changes_any_field_of_the_recipe(self):
+        base = recipe.recipe("tiny", "moe")
+        settings = [
+            "optimizer=muon",
+            "peak=0.02",
+            "top_k=1",
+            "renormalize=False",
+            "d_model=24",
+            "batch_size=3",
+        ]
+        changed = recipe.with_settings(base, [*settings, "betas=(0.8, 0.9)", "capacity_factor=1.5"])
+        assert (changed.plan.optimizer, changed.plan.peak, changed.plan.betas) == ("muon", 0.02, (0.8, 0.9))
+        assert (changed.model.d_model, changed.model.ffn.d_model, changed.batch_size) == (24, 24, 3)
+        assert (changed.model.ffn.top_k, changed.model.ffn.capacity_factor) == (1, 1.5)
+        assert recipe.with_settings(base, []) == base
+
+    @pytest.mark.parametrize(
+        ("setting", "said"),
+        [
+            ("peak", "'peak' sets nothing: write NAME=VALUE"),
+            ("speed=3", "'speed=3' sets nothing"),
+            ("data=hf:x", "'data=hf:x' sets nothing"),
+            ("top_k=99", "top_k"),
+            ("peak=fast", "peak=fast"),
+            ("optimizer=sgd", "optimizer must be one of"),
+            ("d_model=7", "d_model"),
+        ],
+    )
+    def test_a_setting_that_makes_no_sense_is_named(self, setting, said):
+        with pytest.raises(ValueError, match=said):
+            recipe.with_settings(recipe.recipe("tiny", "moe"), [setting])
+
+    def test_a_dense_model_has_no_experts_to_set(self):
+        with pytest.raises(ValueError, match="top_k=1"):
+            recipe.with_settings(recipe.recipe("tiny", "dense-active"), ["top_k=1"])
+
     def test_train_sample_compare(self, poem, tmp_path, capsys):
         runs = []
         for arm in ("moe", "dense-active"):

@@ -7,7 +7,8 @@ recipe("cpu", "dense-total", seed=0)   # one FFN as wide as all experts together
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -157,3 +158,31 @@ def recipe(
     )
     plan = replace(p.plan, seed=seed, floor=p.plan.peak / 10)
     return Recipe(name=arm, data=data, level=level, batch_size=p.batch_size, model=model, plan=plan)
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """The recipe with fields set by "name=value": those of its plan, its mixture of experts, its model, batch_size.
+
+    A value is read as a Python literal, and as text where it is none: peak=0.01, optimizer=muon.
+    Raises ValueError for what is no setting, for a name that is no field, and where the fields do not fit together.
+    """
+    plain = recipe.to_dict()
+    ffn = plain["model"]["ffn"]
+    places = [plain["plan"], ffn if isinstance(ffn, dict) else {}, plain["model"], plain]
+    fixed = {"ffn", "plan", "model", "name", "data", "level", "vocab_size"}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        found = [place for place in places if name in place and name not in fixed]
+        if not equals or not found:
+            known = sorted({name for place in places for name in place} - fixed)
+            raise ValueError(f"{setting!r} sets nothing: write NAME=VALUE with one of {', '.join(known)}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        for place in found:  # d_model is one of the model and of its experts
+            place[name] = value
+    try:
+        return Recipe.from_dict(plain)
+    except TypeError as error:  # a text where a number belongs
+        raise ValueError(f"{', '.join(settings)}: {error}") from None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from moe_course.config import MoEConfig
+
+Optimizer = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,9 @@ class TrainConfig:
     """How a model is trained. The data decide how many sequences a batch has.
 
     Learning rate: up to `peak` in `warmup` steps, then half a cosine down to `floor` at the last of `steps`.
-    AdamW: `betas`, `weight_decay` (matrices only), gradients clipped to the global norm `clip`. A batch is computed
+    optimizer "adamw": `betas`, `weight_decay` (matrices only). optimizer "muon": Muon with `muon_iterations` for the
+    matrices, AdamW for embeddings, routers and gains. Embeddings have a peak of their own where `embedding_peak` is
+    given; their rate follows the same schedule. Gradients are clipped to the global norm `clip`. A batch is computed
     in `accumulate` equal pieces. The objective adds `lb_weight` and `z_weight` times the routers' mean losses.
     `seed` decides the router's noise; the data have a seed of their own.
 
@@ -75,6 +79,9 @@ class TrainConfig:
     lb_weight: float = 0.01
     z_weight: float = 0.001
     accumulate: int = 1
+    optimizer: Optimizer = "adamw"
+    embedding_peak: float | None = None
+    muon_iterations: int = 5
     seed: int = 0
     log_every: int = 10
     save_every: int = 100
@@ -83,7 +90,13 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _need_ints(self, "steps", "accumulate", "log_every", "save_every", "eval_every", least=1)
+        if self.optimizer not in (known := get_args(Optimizer)):
+            raise ValueError(f"optimizer must be one of {', '.join(known)}, got {self.optimizer!r}")
+        if self.embedding_peak is not None and not 0 < self.embedding_peak < math.inf:
+            raise ValueError(f"embedding_peak must be positive or None, got {self.embedding_peak}")
+        _need_ints(
+            self, "muon_iterations", "steps", "accumulate", "log_every", "save_every", "eval_every", least=1
+        )
         _need_ints(self, "warmup", "seed", least=0)
         for name in ("bf16", "compile"):
             if type(getattr(self, name)) is not bool:

@@ -7,12 +7,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import LMConfig, TrainConfig
 from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training import checkpoint, parallel
+from moe_course.lm.training.step import Optimizer
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
@@ -26,7 +25,7 @@ def load_model(run: Path) -> Transformer:
 
 
 def begin(
-    run: Path, model: Transformer, optimizer: torch.optim.Optimizer, plan: TrainConfig, resume: bool
+    run: Path, model: Transformer, optimizer: Optimizer, plan: TrainConfig, resume: bool
 ) -> tuple[int, tuple[float, float]]:
     """Make the folder, or load what it holds; returns the first step to do and `Clock.spent` so far."""
     if not checkpoint.exists(run / CHECKPOINT):
@@ -47,7 +46,7 @@ def begin(
 def save(
     run: Path,
     model: Transformer,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     plan: TrainConfig,
     step: int,
     spent: tuple[float, float],

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from moe_course.lm.model.lm_config import TrainConfig
+from moe_course.lm.training.muon import Muon, Together
 from moe_course.lm.training.objective import cross_entropy, moe_objective
 from moe_course.moe.layer import MoEStats
+
+Optimizer = torch.optim.Optimizer | Together
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float) -> float:
@@ -26,13 +29,44 @@ def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(model: nn.Module, plan: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and none on norm gains; one fused kernel a step on CUDA."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    gains = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-    fused = matrices[0].device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=plan.peak, betas=plan.betas, fused=fused)
+def make_optimizer(model: nn.Module, plan: TrainConfig) -> Optimizer:
+    """The plan's optimizer. Weight decay is for matrices, not for norm gains; on CUDA AdamW is fused.
+
+    A group's rate is the schedule's times its "relative" rate, where it has one.
+    """
+    matrices, projections, gains, tables, routers = _kinds(model)
+    of_tables = (plan.embedding_peak or plan.peak) / plan.peak
+    decay = {"weight_decay": plan.weight_decay}
+    adam = [{"params": gains, "weight_decay": 0.0}]
+    if plan.optimizer == "muon":
+        adam += [{"params": routers, **decay}, {"params": tables, "relative": of_tables, **decay}]
+    elif plan.embedding_peak is None:
+        adam.insert(0, {"params": [p for p in model.parameters() if p.ndim >= 2], **decay})
+    else:
+        adam.insert(0, {"params": [*matrices, *projections, *routers], **decay})
+        adam.append({"params": tables, "relative": of_tables, **decay})
+    fused = next(model.parameters()).device.type == "cuda"
+    adamw = torch.optim.AdamW(adam, lr=plan.peak, betas=plan.betas, fused=fused)
+    if plan.optimizer == "adamw":
+        return adamw
+    groups = [{"params": matrices}, {"params": projections, "split": 3}]  # query, key and value
+    return Together(Muon(groups, plan.peak, iterations=plan.muon_iterations, **decay), adamw)
+
+
+def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], ...]:
+    """Parameters by kind: matrices, fused query-key-value projections, gains, look-up tables, routers."""
+    kinds: tuple[list[nn.Parameter], ...] = ([], [], [], [], [])
+    for name, parameter in model.named_parameters():
+        *_, module, own = ("", *name.split("."))
+        if parameter.ndim < 2:
+            kinds[2].append(parameter)
+        elif module in ("embedding", "head"):
+            kinds[3].append(parameter)
+        elif own in ("router", "router_noise"):
+            kinds[4].append(parameter)
+        else:
+            kinds[1 if module == "qkv" else 0].append(parameter)
+    return kinds
 
 
 @dataclass(frozen=True, eq=False)

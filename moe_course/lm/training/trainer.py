@@ -4,8 +4,9 @@
     train(model, TrainConfig(steps=500), batch, Path("runs/first"))
 
 Everything that happens in a step follows from its number: the data (`batch(step)`), the learning rate, and the
-router's noise (torch's global generator is seeded at every step). A checkpoint therefore holds weights, AdamW's
-moments and the step, and a run resumed from it does what the uninterrupted run would have done: on a CPU, to the bit.
+router's noise (torch's global generator is seeded at every step). A checkpoint therefore holds weights, the
+optimizer's state and the step, and a run resumed from it does what the uninterrupted run would have done: on a CPU,
+to the bit.
 
 What a run's folder holds is said in `moe_course.lm.training.run_folder`.
 """
@@ -30,7 +31,13 @@ from moe_course.lm.training import checkpoint, costs, parallel
 from moe_course.lm.training.interrupt import interrupts_wait
 from moe_course.lm.training.objective import cross_entropy
 from moe_course.lm.training.run_folder import CHECKPOINT, LOG, begin, save
-from moe_course.lm.training.step import Gradients, accumulate_gradients, learning_rate, make_optimizer
+from moe_course.lm.training.step import (
+    Gradients,
+    Optimizer,
+    accumulate_gradients,
+    learning_rate,
+    make_optimizer,
+)
 from moe_course.moe.layer import MoELayer
 
 Batch = Callable[[int], Tensor]
@@ -102,7 +109,7 @@ def train(
 
 
 def update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tokens_BS1: Tensor, plan: TrainConfig, rate: float
+    model: nn.Module, optimizer: Optimizer, tokens_BS1: Tensor, plan: TrainConfig, rate: float
 ) -> tuple[dict[str, float], list[Tensor]]:
     """One step on one batch: (numbers to report, counts_LE). Where they are not finite, the weights stay."""
     device = next(model.parameters()).device
@@ -118,7 +125,7 @@ def update(
     numbers = _read(result, grad_norm)
     if all(math.isfinite(value) for value in numbers.values()):
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("relative", 1.0)
         optimizer.step()
         for layer, counts_E in zip(moe_layers(model), counts_LE, strict=True):
             if layer.config.bias_rate:
