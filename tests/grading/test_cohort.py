@@ -18,7 +18,8 @@ from moe_course.grading.cohort.ledger import Ledger
 from moe_course.grading.exercises.rubric import points
 from moe_course.grading.judge.verdict import without_running
 from moe_course.grading.submission import intake
-from moe_course.grading.submission.collection import MAX_BYTES, submissions
+from moe_course.grading.submission.collection import submissions
+from moe_course.grading.submission.received import MAX_BYTES
 from moe_course.grading.worker import sandbox
 
 ASSIGNMENT = "01_dense_ffn"
@@ -304,8 +305,8 @@ KILLED = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, sys.argv[3])
     from test_cohort import fake
-    from moe_course.grading import intake
     from moe_course.grading.cohort.grade_cohort import grade
+    from moe_course.grading.submission import intake
     intake.graders = lambda: "the same all the time"
     grade(Path(sys.argv[1]), Path(sys.argv[2]), jobs=2, resume=True, seed=5, unsafe=True, grader=fake)
     """

@@ -73,7 +73,7 @@ def _task(handed: Handed, conditions: Any) -> Task:
             parts = sorted(submission.definitions.items())
             key = _hash([submission.cells, parts, names, graders(), environment(), conditions])
             handed = replace(handed, assignment=handed.assignment or notebook)
-            return Task(handed, key, notebook, submission, repairs)
+            return Task(handed, key, notebook, submission, (*handed.notes, *repairs))
         except ValueError as error:
             problem = str(error)
         except Exception as error:  # a notebook made to break its reader
@@ -88,7 +88,7 @@ def _prepare(handed: Handed) -> tuple[Submission, tuple[str, ...], str]:
     notebook = next(
         (known for known in NOTEBOOKS if known in (handed.assignment, Path(handed.name).stem)), ""
     )
-    is_script = Path(handed.name).suffix != ".ipynb"
+    is_script = Path(handed.name).suffix.lower() != ".ipynb"
     whole = as_notebook(data) if is_script else data
     if whole is None:
         submission = _read(data, handed)
@@ -101,7 +101,7 @@ def _prepare(handed: Handed) -> tuple[Submission, tuple[str, ...], str]:
 
 def _read(data: bytes, handed: Handed) -> Submission:
     with tempfile.TemporaryDirectory(prefix="moe-course-") as folder:
-        path = Path(folder) / f"submission{Path(handed.name).suffix}"
+        path = Path(folder) / f"submission{Path(handed.name).suffix.lower()}"
         path.write_bytes(data)
         try:
             return replace(read(path), path=Path(handed.name))
