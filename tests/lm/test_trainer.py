@@ -279,7 +279,7 @@ class TestResume:
 
     def test_a_full_disk_does_not_end_the_run(self, tmp_path, monkeypatch):
         """A save in the middle is skipped with a warning; one at the end raises."""
-        usual, full = os.fsync, True
+        usual, full = os.fsync, False
 
         def fsync(descriptor):
             if full:
