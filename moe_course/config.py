@@ -9,12 +9,12 @@ from typing import Literal, get_args
 QKNorm = Literal["none", "head", "full"]
 Router = Literal["softmax", "sigmoid"]
 Fill = Literal["choice", "token", "priority"]
-Dispatch = Literal["auto", "loop", "onehot", "sorted", "grouped", "fused"]
+DispatchName = Literal["auto", "loop", "onehot", "sorted", "grouped", "fused"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoEConfig:
-    """One mixture-of-experts layer. As it stands: softmax over all experts, top-k, renormalised, dropless.
+    """One mixture-of-experts layer. The defaults are a softmax over all experts, top-k, renormalised, dropless.
 
     Sizes: `d_model` D, `d_ff` F, `num_experts` E, `top_k` K. `num_shared` experts of width `d_ff_shared` each
     see every token.
@@ -22,15 +22,16 @@ class MoEConfig:
     Router: `router` turns logits into scores; with `renormalize` the K weights of a token sum to 1; `scale`
     multiplies them (DeepSeek-V3: 2.5). `noise` adds Shazeer's learned noise while training. With a `bias_rate`
     above 0 experts are selected on scores plus a balancing bias, which `MoELayer.update_bias` moves by that much
-    a call (DeepSeek-V3: 0.001). Experts come in `num_groups` equal groups, and a token chooses within its
-    `top_groups` best ones.
+    a call (DeepSeek-V3: 0.001). The experts are divided into `num_groups` equal groups, and a token chooses among
+    the experts of its `top_groups` best groups.
 
-    Capacity: None is dropless. A number limits every expert to C = ceil(T·K/E · capacity_factor) assignments, and
-    `fill` says who comes first: "choice" (all first choices, then all second ones: GShard), "token" (token by
-    token: Switch), "priority" (the tokens most sure of their first choice: V-MoE).
+    Capacity: with None nothing is dropped. A number limits every expert to C = ceil(T·K/E · capacity_factor)
+    assignments, and `fill` says which assignments come first: "choice" (all first choices, then all second ones:
+    GShard), "token" (token by token: Switch), "priority" (the tokens with the largest weight on their first choice:
+    V-MoE).
 
-    `dispatch` chooses among ways to compute the same (see `moe_course.moe.ways`); with a capacity there is only
-    one, and it stays "auto".
+    `dispatch` chooses among several ways to compute the same result (see `moe_course.moe.dispatchers`); with a
+    capacity there is only one way, and `dispatch` must stay "auto".
 
     Raises ValueError with the offending values.
     """
@@ -50,7 +51,7 @@ class MoEConfig:
     top_groups: int = 1
     capacity_factor: float | None = None
     fill: Fill = "choice"
-    dispatch: Dispatch = "auto"
+    dispatch: DispatchName = "auto"
 
     def __post_init__(self) -> None:
         for name in ("d_model", "d_ff", "num_experts", "top_k", "num_groups", "top_groups"):
@@ -60,7 +61,7 @@ class MoEConfig:
         for name in ("renormalize", "noise"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        for name, choices in (("router", Router), ("fill", Fill), ("dispatch", Dispatch)):
+        for name, choices in (("router", Router), ("fill", Fill), ("dispatch", DispatchName)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}")
         if not 0 < self.scale < math.inf:
@@ -96,11 +97,11 @@ def _need_int(config: object, name: str, least: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentAttention:
-    """Multi-head latent attention: keys and values of all heads are read out of one short vector per token.
+    """Multi-head latent attention: the keys and values of all heads are computed from one short vector per token.
 
-    Queries come from a latent of width `q_rank` (0: straight from the model width), keys and values from one of
-    `kv_rank`; each latent has an RMSNorm. A head's query and key have `nope_dim` channels without and `rope_dim`
-    with a rotation (the key's rotated part is one for all heads), its value has `value_dim`.
+    Queries are computed from a latent of width `q_rank` (0: directly from the token), keys and values from a latent
+    of width `kv_rank`; each latent has an RMSNorm. A head's query and key have `nope_dim` channels without and
+    `rope_dim` channels with a rotation (all heads share the rotated part of the key); its value has `value_dim`.
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1. Raises ValueError for sizes that are not positive.
     """
 
@@ -131,9 +132,9 @@ class ModelConfig:
     `qk_norm` says how queries and keys are normalised: "none", "head" (Qwen3: head_dim weights each for q
     and k) or "full" (OLMoE: one weight per channel of q and of k).
 
-    Three more belong to models from notebook 06 on. `latent` replaces the usual attention; `head_dim` is then the
-    width of a head's query, nope_dim + rope_dim. `qkv_bias` gives q, k and v biases (Qwen2). `shared_gate` is a
-    sigmoid gate, one vector, on the shared experts' output (Qwen2-MoE).
+    Three more fields belong to models from notebook 06 on. `latent` replaces the usual attention; `head_dim` is
+    then the width of a head's query, nope_dim + rope_dim. `qkv_bias` gives q, k and v biases (Qwen2). `shared_gate`
+    is a sigmoid gate, one vector, on the shared experts' output (Qwen2-MoE).
 
     Raises ValueError with the offending values when the sizes cannot belong to one model.
     """

@@ -1,6 +1,6 @@
-"""Package faces whose names load on first use: importing a package then imports none of its modules.
+"""Packages whose names load on first use: importing such a package imports none of its modules.
 
-Grading counts on it: it masks the modules that hold a notebook's answers, and the rest of their package must load.
+Grading relies on it: it masks the modules that hold a notebook's answers, and their packages must load without them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 
-def face(
+def lazy_exports(
     package: str, home: Mapping[str, str]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """`__all__`, `__getattr__` and `__dir__` of a package that offers names from its modules, {name: module}."""

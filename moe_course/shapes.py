@@ -46,8 +46,8 @@ def check_axes(**tensors: Tensor) -> dict[str, int]:
         sizes = check_axes(x_TD=x_TD, w_DE=w_DE)
         sizes["E"]                                  # number of experts
 
-    Only shapes are looked at, never values, so the check costs no transfer from the device, and it works on
-    the `meta` device and under `torch.compile`. Raises ValueError naming the tensor, the axes expected and
+    The check reads shapes and never values, so it costs no transfer from the device, and it works on the
+    `meta` device and under `torch.compile`. Raises ValueError naming the tensor, the axes expected and
     all the shapes.
     """
     sizes: dict[str, int] = {}

@@ -4,7 +4,7 @@ It may import `moe`, `config` and `shapes`. Begin with `specialization.py` (the 
 routes are recorded). Names load on first use: importing this package loads no other module of it.
 """
 
-from moe_course.lazy import face
+from moe_course.lazy import lazy_exports
 
 _HOME = {
     "routing_counts": "specialization",
@@ -27,4 +27,4 @@ _HOME = {
     "silenced": "routes",
 }
 
-__all__, __getattr__, __dir__ = face(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -91,7 +91,7 @@ def _train(args: argparse.Namespace) -> int:
         warmup = min(chosen.plan.warmup, args.steps // 10)
         chosen = replace(chosen, plan=replace(chosen.plan, steps=args.steps, warmup=warmup))
     chosen = with_settings(chosen, args.set)
-    result = trial.run(chosen, args.out, args.resume, device, text=text)
+    result = trial.run_recipe(chosen, args.out, args.resume, device, text=text)
     if parallel.rank_and_size()[0] == 0:
         print(trial.table([result]))
     parallel.stop()
@@ -158,12 +158,12 @@ def _results(args: argparse.Namespace) -> int:
 
     records = args.records or study.RECORDED
     if args.list:
-        for name in study.runs():
+        for name in study.recipes():
             print(f"{'recorded' if (records / f'{name}.json').exists() else 'missing ':9} {name}")
         return 0
     if not args.report:
-        study.do(args.names or study.runs(), args.runs, records)
-    missing = [name for name in study.runs() if not (records / f"{name}.json").exists()]
+        study.run_missing(args.names or study.recipes(), args.runs, records)
+    missing = [name for name in study.recipes() if not (records / f"{name}.json").exists()]
     if records != study.RECORDED or missing:
         print(f"{len(missing)} runs have no record in {records}; docs/results.md is as it was")
     else:

@@ -4,7 +4,7 @@ It may import the library, `viz` and `grading`. Begin with `checking.py` (what `
 `assemble.py` (the layer that is built from a learner's own functions).
 """
 
-from moe_course.lazy import face
+from moe_course.lazy import lazy_exports
 
 _HOME = {
     "check": "checking",
@@ -14,4 +14,4 @@ _HOME = {
     "mine": "assemble",
 }
 
-__all__, __getattr__, __dir__ = face(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

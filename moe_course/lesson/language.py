@@ -79,7 +79,7 @@ def train(
         return _study(folder, text, trial.read_result(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     live = Live(arm, folder, chosen.plan.steps)
-    result = trial.run(
+    result = trial.run_recipe(
         chosen, folder, resume=True, device=device, moe_layer=moe_layer, watch=live, progress=False, text=text
     )
     live.draw()

@@ -5,7 +5,7 @@ Begin with `training/trainer.py`, or with `experiment/trial.py`, which uses all 
 importing this package loads no other module of it.
 """
 
-from moe_course.lazy import face
+from moe_course.lazy import lazy_exports
 
 _HOME = {
     "Document": "corpus.document",
@@ -17,7 +17,7 @@ _HOME = {
     "tokenizer_from_json": "corpus.tokenizer",
     "Tokens": "corpus.batching",
     "Batch": "corpus.batching",
-    "tokens": "corpus.batching",
+    "encode_split": "corpus.batching",
     "batches": "corpus.batching",
     "windows": "corpus.batching",
     "LMConfig": "model.lm_config",
@@ -36,4 +36,4 @@ _HOME = {
     "generate": "model.sample",
 }
 
-__all__, __getattr__, __dir__ = face(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

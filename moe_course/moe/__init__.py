@@ -4,7 +4,7 @@ It may import `config` and `shapes`. Begin with `layer.py`, where the parts come
 importing this package loads no other module of it.
 """
 
-from moe_course.lazy import face
+from moe_course.lazy import lazy_exports
 
 _HOME = {
     "router_logits": "router",
@@ -18,9 +18,9 @@ _HOME = {
     "swiglu_experts": "experts",
     "init_experts": "experts",
     "moe_loop": "loop",
-    "moe_onehot": "ways",
-    "moe_sorted": "ways",
-    "moe_grouped": "ways",
+    "moe_onehot": "dispatchers",
+    "moe_sorted": "dispatchers",
+    "moe_grouped": "dispatchers",
     "plan_dispatch": "dispatch",
     "gather_tokens": "dispatch",
     "grouped_ffn": "dispatch",
@@ -55,4 +55,4 @@ _HOME = {
     "depends_on_batch": "leaks",
 }
 
-__all__, __getattr__, __dir__ = face(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

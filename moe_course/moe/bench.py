@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moe_course.config import Dispatch, MoEConfig
+from moe_course.config import DispatchName, MoEConfig
 from moe_course.moe.experts import init_experts, swiglu_ffn
 from moe_course.moe.layer import MoELayer
 
@@ -33,7 +33,7 @@ SHAPES = (  # d_model, d_ff, num_experts, top_k, tokens
     (256, 128, 64, 8, 4096),
 )
 DENSE = "dense"
-WAYS: tuple[Dispatch, ...] = ("sorted", "grouped", "fused", "auto")
+WAYS: tuple[DispatchName, ...] = ("sorted", "grouped", "fused", "auto")
 OTHERS = {"transformers eager": "eager", "transformers grouped_mm": "grouped_mm"}
 
 Layer = Callable[[Tensor], Tensor]

@@ -26,10 +26,10 @@ from moe_course.moe.capacity import (
     read_buffers,
 )
 from moe_course.moe.counts import expert_counts
+from moe_course.moe.dispatchers import DISPATCHES
 from moe_course.moe.experts import init_experts, swiglu_experts
 from moe_course.moe.modern import group_limited_top_k, shared_expert_moe
 from moe_course.moe.router import noisy_logits, router_logits, top_k_gate
-from moe_course.moe.ways import DISPATCHES
 from moe_course.shapes import check_axes
 
 __all__ = ["MoEConfig", "MoELayer", "MoEStats"]

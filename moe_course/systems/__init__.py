@@ -4,7 +4,7 @@ It may import `moe`, `published`, `config` and `shapes`. Begin with `accounting.
 importing this package loads no other module of it.
 """
 
-from moe_course.lazy import face
+from moe_course.lazy import lazy_exports
 
 _HOME = {
     "tokens_per_expert": "accounting",
@@ -25,4 +25,4 @@ _HOME = {
     "dense_equivalent": "scaling",
 }
 
-__all__, __getattr__, __dir__ = face(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -4,7 +4,7 @@ It may import the library (`moe`, `lm`, `systems`, `analysis`). Begin with `styl
 shown. Names load on first use: importing this package loads no other module of it.
 """
 
-from moe_course.lazy import face
+from moe_course.lazy import lazy_exports
 
 _HOME = {
     "use_style": "style",
@@ -71,4 +71,4 @@ _HOME = {
     "domain_gaps": "training",
 }
 
-__all__, __getattr__, __dir__ = face(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -192,8 +192,8 @@ def test_every_question_is_about_a_fact_told_in_other_words_only(small):
     for question in small.cloze:
         sentence = f"{question.prompt}{question.answer}."
         assert sentence not in told
-        assert by_prompt[sentence].told()
-        assert any(other in train for other in by_prompt[sentence].told())
+        assert by_prompt[sentence].corpus_sentences()
+        assert any(other in train for other in by_prompt[sentence].corpus_sentences())
 
 
 def test_questions_offer_four_different_answers_with_the_right_one_in_any_place(small):

@@ -295,7 +295,7 @@ class TestRun:
 
     def test_a_sample_repeats_with_its_seed(self, poem, tmp_path, capsys):
         chosen = recipe.recipe("tiny", "moe", data=poem, vocab_size=VOCABULARY)
-        trial.run(chosen, tmp_path / "run", progress=False)
+        trial.run_recipe(chosen, tmp_path / "run", progress=False)
         texts = []
         for seed in ("1", "1", "2"):
             main(["sample", str(tmp_path / "run"), "--seed", seed, "--tokens", "30"])
@@ -304,21 +304,21 @@ class TestRun:
 
     def test_a_run_is_not_overwritten_and_goes_on_when_asked(self, poem, tmp_path):
         chosen = recipe.recipe("tiny", "dense-active", data=poem, vocab_size=VOCABULARY)
-        first = trial.run(chosen, tmp_path / "run", progress=False)
+        first = trial.run_recipe(chosen, tmp_path / "run", progress=False)
         with pytest.raises(FileExistsError, match="resume it"):
-            trial.run(chosen, tmp_path / "run", progress=False)
-        again = trial.run(chosen, tmp_path / "run", resume=True, progress=False)
+            trial.run_recipe(chosen, tmp_path / "run", progress=False)
+        again = trial.run_recipe(chosen, tmp_path / "run", resume=True, progress=False)
         assert again["ce"] == first["ce"]
 
     def test_the_wrong_vocabulary_is_named(self, poem, tmp_path):
         text = trial.Text.of(poem, vocab_size=270)
         with pytest.raises(ValueError, match="280, the tokenizer one of 270"):
-            trial.run(recipe.recipe("tiny", "moe", data=poem), tmp_path / "run", text=text)
+            trial.run_recipe(recipe.recipe("tiny", "moe", data=poem), tmp_path / "run", text=text)
 
     def test_frozen_parameters_stay(self, poem, tmp_path):
         chosen = replace(recipe.recipe("tiny", "moe", data=poem, vocab_size=VOCABULARY), frozen=("router",))
         kept = {}
-        trial.run(
+        trial.run_recipe(
             chosen, tmp_path / "run", progress=False, watch=lambda record, model: kept.update(weights(model))
         )
         start = weights(make_model(chosen))
@@ -380,7 +380,7 @@ class TestBench:
 
 class TestStudy:
     def test_the_runs_differ_in_what_their_names_say(self):
-        runs = study.runs()
+        runs = study.recipes()
         assert runs["main-moe-1"].plan.seed == 1
         assert len({r.tokens for name, r in runs.items() if name.startswith("main")}) == 1
         for name, run in runs.items():
@@ -392,7 +392,7 @@ class TestStudy:
                 assert (run.plan.seed, run.plan.peak) == (0, study.SHORT_RATE)
 
     def test_records_are_of_the_runs_as_they_are_now(self):
-        runs = study.runs()
+        runs = study.recipes()
         for kind in ("tune", "main", "clock", "vary"):
             for name, record in study.recorded(kind).items():
                 assert Recipe.from_dict(record["recipe"]) == runs[name], name
@@ -406,12 +406,12 @@ class TestStudy:
 
         monkeypatch.setattr(trial, "run", run)
         names = ["main-moe-0", "vary-top-1"]
-        study.do(names[:1], tmp_path / "runs", tmp_path / "records", say=lambda line: None)
-        study.do(names, tmp_path / "runs", tmp_path / "records", say=lambda line: None)
+        study.run_missing(names[:1], tmp_path / "runs", tmp_path / "records", say=lambda line: None)
+        study.run_missing(names, tmp_path / "runs", tmp_path / "records", say=lambda line: None)
         assert done == names
         assert json.loads((tmp_path / "records" / "main-moe-0.json").read_text()) == {"ce": 1.0}
         with pytest.raises(ValueError, match="'main-moe-9'"):
-            study.do(["main-moe-9"], tmp_path / "runs", tmp_path / "records")
+            study.run_missing(["main-moe-9"], tmp_path / "runs", tmp_path / "records")
 
 
 def make_model(chosen):

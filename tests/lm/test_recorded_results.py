@@ -18,7 +18,7 @@ def main():
 
 def test_every_run_has_its_record():
     recorded = {name for kind in ("tune", "main", "clock", "vary") for name in study.recorded(kind)}
-    assert recorded == set(study.runs())
+    assert recorded == set(study.recipes())
 
 
 def test_the_page_is_that_of_the_records():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_course.lm import batches, tokenizer_from_json, tokens, train_tokenizer, windows
+from moe_course.lm import batches, encode_split, tokenizer_from_json, train_tokenizer, windows
 from moe_course.lm.corpus.batching import Tokens
 from moe_course.lm.corpus.build import Corpus
 from moe_course.lm.corpus.document import Document
@@ -138,7 +138,7 @@ def line_of(count, domains=("code", "facts", "names")):
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_the_line_holds_every_document_its_end_and_its_label(tokenizer, split):
     corpus = made_up_corpus()
-    line = tokens(corpus, tokenizer, split)
+    line = encode_split(corpus, tokenizer, split)
     assert (line.ids_T.dtype, line.domain_T.dtype, line.starts.dtype) == (
         torch.int32,
         torch.int8,
@@ -151,7 +151,7 @@ def test_the_line_holds_every_document_its_end_and_its_label(tokenizer, split):
         assert tokenizer.decode(text) == document.text
         assert end == tokenizer.end
         assert {line.domains[d] for d in line.domain_T[first:last]} == {document.domain}
-    again = tokens(corpus, tokenizer, split)
+    again = encode_split(corpus, tokenizer, split)
     assert torch.equal(again.ids_T, line.ids_T)
 
 

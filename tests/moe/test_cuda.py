@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moe_course.moe import MoEConfig, MoELayer, init_experts, moe_loop
-from moe_course.moe.ways import DISPATCHES, pick_dispatch
+from moe_course.moe.dispatchers import DISPATCHES, pick_dispatch
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,15 +1,15 @@
-"""The fused dispatch: gradients of gradients, what it keeps, and where it steps aside. Its values: test_ways.py."""
+"""The fused dispatch: second gradients, what it keeps, and where it steps aside. Values: test_dispatchers.py."""
 
 import pytest
 import torch
-from test_ways import CASES, agree, arguments
+from test_dispatchers import CASES, agree, arguments
 from torch.func import functional_call, grad, jvp, vmap
 
 from moe_course.config import MoEConfig
 from moe_course.moe import MoELayer, init_experts
-from moe_course.moe import ways as module
+from moe_course.moe import dispatchers as module
+from moe_course.moe.dispatchers import DISPATCHES
 from moe_course.moe.fused import fused_experts, fused_runs
-from moe_course.moe.ways import DISPATCHES
 
 
 def floats(args):

@@ -495,7 +495,7 @@ class TestPrecision:
         assert results["probs_TE"].dtype == torch.float32
 
 
-# On the meta device "loop" does not run: see `moe_course.moe.ways`.
+# On the meta device "loop" does not run: see `moe_course.moe.dispatchers`.
 TRAFFIC = [
     *({"dispatch": dispatch} for dispatch in ("auto", "onehot", "sorted", "grouped")),
     *({"capacity_factor": 1.25, "fill": fill} for fill in ("choice", "token", "priority")),

@@ -1,7 +1,7 @@
-"""From documents to batches: one line of tokens, and windows cut from it.
+"""From documents to batches: all tokens of a split in one sequence, and windows cut from it.
 
 Each document is followed by the tokenizer's end token. A window may cross from one document into the next, as is
-usual in pre-training; every token is labelled with its domain, so that no loss is counted for the wrong one.
+usual in pre-training; every token is labelled with its domain, so that each loss is counted for the right domain.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from moe_course.lm.corpus.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Tokens:
-    """A split as one line of tokens.
+    """All tokens of a split, in one sequence.
 
-    ids_T: (T,) int32. domain_T: (T,) int8, indices into `domains`. starts: (documents,) int64, where each document
-    of the split begins; it ends with the token `end`, just before the next.
+    ids_T: (T,) int32. domain_T: (T,) int8, indices into `domains`. starts: (documents,) int64, the place where each
+    document of the split begins. A document ends with the token `end`, and the next one follows.
     """
 
     ids_T: Tensor
@@ -39,9 +39,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of S + 1 tokens: `inputs_BS` without their last, `targets_BS` without their first, both int64.
+    """Windows of S + 1 tokens: `inputs_BS` lacks the last token of each, `targets_BS` the first; both are int64.
 
-    domain_BS, int64, is the domain of each target.
+    domain_BS: the domain of each target, int64.
     """
 
     inputs_BS: Tensor
@@ -49,8 +49,8 @@ class Batch:
     domain_BS: Tensor
 
 
-def tokens(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Tokens:
-    """Encode a split, once: what comes out is kept in the cache."""
+def encode_split(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Tokens:
+    """The tokens of a split. They are encoded once and then kept in the cache."""
     documents = corpus.split(split)
     key = hashlib.sha256(tokenizer.to_json().encode("utf-8")).hexdigest()
     name = f"tokens-{corpus.fingerprint[:16]}-{key[:16]}-{split}.npz"
@@ -75,12 +75,15 @@ def tokens(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Tokens:
 
 
 def batches(line: Tokens, batch_size: int, seq_len: int, seed: int, first_step: int = 0) -> Iterator[Batch]:
-    """Training batches without end. Batch number n depends on seed, sizes and n, and on nothing else.
+    """Training batches, without end. Batch number n depends on the seed, the sizes and n, and on nothing else.
 
-    So every model of a seed sees the same batches, and a run resumed at step n goes on with `first_step=n`. In one
-    epoch the line is cut, from a drawn offset, into windows that are met once each, in a drawn order.
+    So all models that are trained with one seed see the same batches, and a run that is resumed at step n goes on
+    with `first_step=n`. For each epoch the sequence is cut into windows, starting at a random offset; each window is
+    used once, in random order.
     """
-    count = _count(line, batch_size, seq_len, spare=seq_len)  # enough for every offset
+    count = _count(
+        line, batch_size, seq_len, spare=seq_len
+    )  # the largest offset leaves this many tokens unused
     if first_step < 0:
         raise ValueError(f"first_step must be at least 0, got {first_step}")
     epoch, order = -1, torch.empty(0, dtype=torch.int64)
@@ -97,9 +100,9 @@ def batches(line: Tokens, batch_size: int, seq_len: int, seed: int, first_step: 
 
 
 def windows(line: Tokens, batch_size: int, seq_len: int) -> Iterator[Batch]:
-    """Evaluation batches, in order: no token is a target twice. The last batch may be smaller.
+    """Evaluation batches, in order; no token is a target twice. The last batch may be smaller.
 
-    Left out are the first token, which nothing precedes, and fewer than `seq_len` at the end.
+    The first token is no target, since nothing precedes it, nor are the last tokens if fewer than `seq_len` are left.
     """
     count = _count(line, batch_size, seq_len, spare=1)
     for first in range(0, count, batch_size):
@@ -107,7 +110,7 @@ def windows(line: Tokens, batch_size: int, seq_len: int) -> Iterator[Batch]:
 
 
 def _epoch(count: int, seq_len: int, drawn_from: str) -> Tensor:
-    """Where the windows of an epoch start, in their order."""
+    """The places where the windows of an epoch start, in the order in which they are used."""
     seed = int.from_bytes(hashlib.sha256(drawn_from.encode()).digest()[:7], "big")
     draw = torch.Generator().manual_seed(seed)
     offset = torch.randint(seq_len, (1,), generator=draw)
@@ -121,7 +124,7 @@ def _cut(line: Tokens, starts_B: Tensor, seq_len: int) -> Batch:
 
 
 def _count(line: Tokens, batch_size: int, seq_len: int, spare: int) -> int:
-    """The windows that fit into the line when `spare` tokens are no target of any."""
+    """How many windows fit into the sequence when `spare` of its tokens are not used as targets."""
     if batch_size < 1 or seq_len < 1:
         raise ValueError(f"batch_size and seq_len must be at least 1, got {batch_size} and {seq_len}")
     count = (len(line) - spare) // seq_len

@@ -25,21 +25,21 @@ from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
 from moe_course.lm.corpus.facts import Cloze
 
 DEFAULT_LIMITS = {"code": 6_000_000, "technical": 6_000_000, "names": 1_000_000, "facts": 1_000_000}
-"""Bytes of each domain of the default corpus; what there is of names and facts is less."""
+"""The most bytes of each domain of the default corpus. There are fewer bytes of names and facts than this."""
 
 DOWNLOAD_LIMIT = 20_000_000
-"""Bytes read of a data set."""
+"""How many bytes of a data set are read."""
 
 RECIPE = 1
-"""Raised when the way the default corpus is built changes, so that a kept one is not taken for it."""
+"""The version of the way in which the default corpus is built: a cached corpus of an older version is not used."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents by split, in a fixed order, and what they were built from.
+    """Documents by split, in a fixed order, and the versions of what they were built from.
 
-    `fingerprint` is the SHA-256 of documents, questions and versions: two runs that name the same one have seen
-    the same text. `cloze` holds questions about the facts of the training documents.
+    `fingerprint` is the SHA-256 of documents, questions and versions: two runs with the same fingerprint have
+    seen the same text. `cloze` holds questions about the facts in the training documents.
     """
 
     name: str
@@ -82,10 +82,10 @@ class Corpus:
 def load(spec: str = "default", limits: Mapping[str, int] | None = None) -> Corpus:
     """The corpus that `spec` names: "default", "text:PATH" or "hf:NAME" ("hf:NAME:CONFIGURATION").
 
-    `limits` gives other sizes to domains of the default corpus, in bytes (DEFAULT_LIMITS). Documents are taken
-    whole and in a shuffled but fixed order, so a smaller corpus is a part of a larger one.
+    `limits` gives other sizes to domains of the default corpus, in bytes (see DEFAULT_LIMITS). Documents are never
+    cut, and they are taken in a shuffled but fixed order, so a smaller corpus is a part of a larger one.
 
-    Raises ValueError for a spec, file, data set or limit that will not do.
+    Raises ValueError for an unknown spec, a file or data set that cannot be read, and a wrong limit.
     """
     kind, _, rest = spec.partition(":")
     if limits is not None and spec != "default":
@@ -135,7 +135,7 @@ def _build(limits: Mapping[str, int], made_of: Mapping[str, str]) -> bytes:
 def _pack(
     documents: Iterable[Document], cloze: Iterable[Cloze] = (), made_of: Mapping[str, str] | None = None
 ) -> bytes:
-    """As JSON, the same bytes whenever the content is the same: their SHA-256 is the fingerprint."""
+    """Everything as JSON. Equal content gives equal bytes, and their SHA-256 is the fingerprint."""
     content = {
         "versions": dict(made_of or {}),
         "documents": sorted(astuple(document) for document in documents),
@@ -163,7 +163,9 @@ def _corpus(
 ) -> Corpus:
     parts = {split: tuple(documents) for split, documents in splits.items()}
     present = {document.domain for documents in parts.values() for document in documents}
-    domains = [domain for domain in DEFAULT_LIMITS if domain in present]  # in their own order, not by name
+    domains = [
+        domain for domain in DEFAULT_LIMITS if domain in present
+    ]  # in the order of DEFAULT_LIMITS, not by name
     domains += sorted(present - {*domains})
     return Corpus(name, tuple(domains), fingerprint, **parts, versions=made_of, cloze=cloze)
 
@@ -171,8 +173,8 @@ def _corpus(
 def _from_file(spec: str, path: Path) -> Corpus:
     """The first nine tenths of the characters for training, the rest for validation, and no test split.
 
-    One document each, cut at int(0.9 · n), as nanoGPT does (data/shakespeare_char/prepare.py), so that losses can
-    be compared. A hash of paragraphs would put lines of one scene on both sides.
+    Each split is one document, cut at int(0.9 · n) as in nanoGPT (data/shakespeare_char/prepare.py), so that losses
+    can be compared. Splitting by a hash of each paragraph would put lines of one scene into both splits.
     """
     text = _read_text(path)
     cut = int(0.9 * len(text))
@@ -212,7 +214,7 @@ def _from_hub(spec: str, name: str, configuration: str | None = None) -> Corpus:
         documents = list(take(_documents(spec, name, rows), DOWNLOAD_LIMIT))
     except ValueError:
         raise
-    except Exception as error:  # of many kinds: no network, no such data set, no leave to read it
+    except Exception as error:  # many kinds: no network, no such data set, no permission to read it
         raise ValueError(f"{spec!r} cannot be loaded: {error}") from error
     if not documents:
         raise ValueError(f"{spec!r} holds no text")

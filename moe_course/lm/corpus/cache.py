@@ -1,4 +1,4 @@
-"""Where built things are kept between runs: a folder of files that know their own SHA-256."""
+"""A folder in which built files are kept between runs, each with its own SHA-256 in its first line."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def cache_folder() -> Path:
 
 
 def cached(name: str, build: Callable[[], bytes]) -> bytes:
-    """The bytes kept under a name; built, and kept, where there are none or they are damaged.
+    """The bytes that are kept under `name`. If there are none, or they are damaged, they are built and kept.
 
-    Two processes that ask at once build once: the second waits, then reads. A reader never meets half a file.
-    Where nothing can be written (a read-only home, a full disk), the bytes are built and returned all the same,
+    If two processes ask at the same time, one builds, and the other waits and then reads. Nobody ever reads half a
+    file. If nothing can be written (a read-only home, a full disk), the bytes are built and returned all the same,
     with a warning.
     """
     path = cache_folder() / name
@@ -57,7 +57,7 @@ def _build_and_keep(path: Path, build: Callable[[], bytes]) -> bytes:
 
 
 def _read(path: Path) -> bytes | None:
-    """What `_write` wrote; None where there is no file or its bytes are not those of its first line's SHA-256."""
+    """What `_write` wrote; None if there is no file, or if its SHA-256 is not the one in its first line."""
     try:
         digest, _, content = path.read_bytes().partition(b"\n")
     except OSError:

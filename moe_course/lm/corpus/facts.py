@@ -1,8 +1,8 @@
 """The domain "facts": sentences about countries, places, money and languages, and questions about them.
 
-Each fact is told in several wordings. For one fact in three, one wording is kept out of the corpus and becomes a
-cloze question: the model has met the fact, and the wording with other facts, but never the two together. What it
-answers is recalled, not copied.
+Each fact is stated in several wordings. For one fact in three, one wording is kept out of the corpus and becomes a
+cloze question. The model has then read the fact in other words, and the wording with other facts, but never this
+fact in this wording: it must recall the answer and cannot copy the sentence.
 
 The facts are those of the Unicode Common Locale Data Repository (https://cldr.unicode.org), through Babel.
 """
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from babel import Locale
 from babel.core import get_global
 
-from moe_course.lm.corpus.document import Document, turn
+from moe_course.lm.corpus.document import Document, shuffle_key
 
 ARTICLES = 4
-"""Documents about each subject; each tells every fact of it, in other words and another order."""
+"""How many documents there are about each subject. Each states all its facts, in other words and another order."""
 
 OPTIONS = 4
-"""Answers a question offers: guessing is right once in four."""
+"""How many answers a question offers: a guess is right once in four."""
 
 # {s} is the subject and {a} the answer. The last wording has the answer inside and cannot be asked.
 WORDINGS = {
@@ -79,7 +79,7 @@ _WITH_THE = (
 
 @dataclass(frozen=True)
 class Cloze:
-    """A question: which of the options goes on with the prompt?
+    """A question: which of the options continues the prompt?
 
     The answer, like every option, begins with the space that follows the prompt, so `prompt + answer` is text.
     """
@@ -92,7 +92,7 @@ class Cloze:
 
 @dataclass(frozen=True)
 class Fact:
-    """`group` is the group of documents that tell it; `held_out` the wording kept for a question, or None."""
+    """A fact. Documents of `group` state it; `held_out` is the wording that is kept for a question, or None."""
 
     group: str
     relation: str
@@ -108,25 +108,25 @@ class Fact:
         text = WORDINGS[self.relation][wording].format(s=self.subject, a=self.answer)
         return text[0].upper() + text[1:]
 
-    def told(self) -> list[str]:
-        """The sentences of the corpus."""
+    def corpus_sentences(self) -> list[str]:
+        """The sentences in which the corpus states this fact."""
         return [self.sentence(i) for i in range(len(WORDINGS[self.relation])) if i != self.held_out]
 
 
 def facts() -> list[Document]:
-    """Articles on every subject, in the order of their turn."""
+    """Articles on every subject, in shuffled order (`shuffle_key`)."""
     by_group: dict[str, list[Fact]] = defaultdict(list)
     for fact in all_facts():
         by_group[fact.group].append(fact)
     return [
         Document(f"{group}#{article}", "facts", _article(by_group[group], f"{group}#{article}", article))
-        for group in sorted(by_group, key=turn)
+        for group in sorted(by_group, key=shuffle_key)
         for article in range(ARTICLES)
     ]
 
 
 def cloze(groups: Collection[str]) -> tuple[Cloze, ...]:
-    """The questions about the facts that these groups of documents tell."""
+    """The questions about the facts that these groups of documents state."""
     told = [fact for fact in all_facts() if fact.group in groups]
     answers: dict[str, list[str]] = defaultdict(list)
     for fact in told:
@@ -139,7 +139,7 @@ def cloze(groups: Collection[str]) -> tuple[Cloze, ...]:
 
 
 def all_facts() -> Iterator[Fact]:
-    """Every fact, once, in a fixed order. Only what has one answer: a country of two currencies is left out."""
+    """Every fact once, in a fixed order. A question must have one answer: a country of two currencies is left out."""
     english = Locale("en")
     countries = {code: _with_article(name) for code, name in english.territories.items() if _is_country(code)}
     used = set()
@@ -165,17 +165,20 @@ def all_facts() -> Iterator[Fact]:
 
 
 def _article(told: list[Fact], name: str, article: int) -> str:
-    """Each fact in two of its wordings, in an order of the article's own."""
+    """Each fact in two of its wordings, all of them in an order that differs between articles."""
     sentences = []
     for fact in told:
-        ways = fact.told()
-        sentences += [ways[(article + i) % len(ways)] for i in range(2)]
+        wordings = fact.corpus_sentences()
+        sentences += [wordings[(article + i) % len(wordings)] for i in range(2)]
     random.Random(name).shuffle(sentences)
     return " ".join(sentences) + "\n"
 
 
 def _question(fact: Fact, answers: list[str]) -> Cloze:
-    """Wrong options are drawn as often as they are right elsewhere: to know that many pay in euros helps little."""
+    """A question with wrong options that are drawn as often as they are right for other facts.
+
+    So it helps little to know only that many countries use the euro.
+    """
     assert fact.held_out is not None
     draw = random.Random(f"options {fact}")
     drawn = draw.sample(answers, len(answers))
@@ -186,12 +189,12 @@ def _question(fact: Fact, answers: list[str]) -> Cloze:
 
 
 def _is_country(code: str) -> bool:
-    """Two letters that stand for a place, not for a union of countries or for none."""
+    """Whether two letters stand for a country or territory, and not for a union of countries or for nothing."""
     return len(code) == 2 and code.isalpha() and code not in {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}
 
 
 def _currencies(territory: str) -> list[str]:
-    """The codes of its money. Only what CLDR gives no end to: what is valid today depends on the day."""
+    """The codes of its currencies. CLDR gives none of them an end: what is valid today would depend on the day."""
     spans = get_global("territory_currencies").get(territory, [])
     return [code for code, _, end, is_tender in spans if end is None and is_tender]
 

@@ -1,6 +1,6 @@
 """The domain "names": how twenty languages in eleven scripts name countries, languages, scripts, money and cities.
 
-From the Unicode Common Locale Data Repository (https://cldr.unicode.org), as the package Babel carries it.
+The names come from the Unicode Common Locale Data Repository (https://cldr.unicode.org), through the package Babel.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping
 
 from babel import Locale
 
-from moe_course.lm.corpus.document import Document, turn
+from moe_course.lm.corpus.document import Document, shuffle_key
 
 LANGUAGES = ("ar", "bn", "de", "el", "en", "es", "fa", "fi", "fr", "he",
              "hi", "ja", "ko", "pl", "pt", "ru", "th", "tr", "vi", "zh")  # fmt: skip
 
 CHUNK = 40
-"""Names in one document."""
+"""How many names one document has."""
 
 
 def names() -> list[Document]:
-    """Forty names a document, one a line, all of one kind and in one language; in the order of their turn."""
+    """Documents in shuffled order: forty names each, one a line, all of one kind and in one language."""
     documents = [
         Document(f"names/{language}/{kind}/{start // CHUNK}", "names", "\n".join(chunk) + "\n")
         for language in LANGUAGES
@@ -27,7 +27,7 @@ def names() -> list[Document]:
         for start in range(0, len(listed), CHUNK)
         if (chunk := listed[start : start + CHUNK])
     ]
-    return sorted(documents, key=lambda document: turn(document.group))
+    return sorted(documents, key=lambda document: shuffle_key(document.group))
 
 
 def _kinds(locale: Locale) -> Iterator[tuple[str, list[str]]]:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
 
-from moe_course.lm.corpus.document import Document, turn
+from moe_course.lm.corpus.document import Document, shuffle_key
 
 LIBRARIES = ("matplotlib", "numpy", "torch")
-"""Whose docstrings make up the domain "technical"."""
+"""The libraries whose docstrings make up the domain "technical"."""
 
 _TABLES_AND_LEGACY = {"encodings", "pydoc_data", "idlelib", "lib2to3", "distutils", "turtledemo", "ensurepip"}
 
@@ -40,11 +40,11 @@ _LEXEME = re.compile(
 )
 
 SHORTEST = 80
-"""Characters below which a docstring says too little to be kept."""
+"""How many characters a docstring must have to be kept: shorter ones say too little."""
 
 
 def versions() -> dict[str, str]:
-    """Of all that is read, without build tags: a CPU and a CUDA build of torch hold the same docstrings."""
+    """The versions of all that is read, without build tags: CPU and CUDA builds of torch have the same docstrings."""
     found = {name: importlib.metadata.version(name).partition("+")[0] for name in ("babel", *LIBRARIES)}
     return {"python": platform.python_version(), **found}
 
@@ -55,7 +55,7 @@ def folders() -> list[str]:
 
 
 def code() -> Iterator[Document]:
-    """The modules of the standard library, without its tests, tables, legacy and what is of one machine."""
+    """The modules of the standard library, without tests, tables, old modules and files of one machine only."""
     library = Path(sysconfig.get_path("stdlib"))
     for path, name in _python_files([(library, "")]):
         top = name.partition("/")[0].removesuffix(".py")
@@ -66,7 +66,7 @@ def code() -> Iterator[Document]:
 
 
 def technical() -> Iterator[Document]:
-    """The docstrings of the libraries, one document a source file, each under the name of what it describes."""
+    """The docstrings of the libraries, one document for each source file, each after the name it describes."""
     for path, name in _python_files([(_folder(library), f"{library}/") for library in LIBRARIES]):
         text = "\n\n".join(docstrings(_read(path), _module(name)))
         if text:
@@ -74,10 +74,10 @@ def technical() -> Iterator[Document]:
 
 
 def docstrings(source: str, module: str) -> Iterator[str]:
-    """Every longer string in triple double quotes that begins its line, under the name it belongs to.
+    """Every longer string in triple double quotes that begins its line, after the name that it describes.
 
     Besides docstrings these are the texts that `_torch_docs.py` and `_add_newdocs.py` attach to compiled
-    functions; they stand under the module's name. Read by a regular expression: 50 MB in a few seconds.
+    functions; they get the module's name. A regular expression finds them: it reads 50 MB in a few seconds.
     """
     name = module
     for match in _LEXEME.finditer(source):
@@ -93,14 +93,14 @@ def docstrings(source: str, module: str) -> Iterator[str]:
 
 
 def _python_files(roots: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
-    """(path, name with "/") of the Python files below the folders, in the order of their turn."""
+    """(path, name with "/") of the Python files below the folders, in shuffled order."""
     found = {
         prefix + name: path
         for root, prefix in roots
         for path in root.rglob("*.py")
         if not _UNWANTED_FOLDERS.search(name := path.relative_to(root).as_posix())
     }
-    for name in sorted(found, key=turn):
+    for name in sorted(found, key=shuffle_key):
         yield found[name], name
 
 

@@ -1,7 +1,7 @@
 """Tokenizers: byte-level BPE (Sennrich et al., arXiv:1508.07909; bytes as in GPT-2), or one token a character.
 
-Both encode any text and give it back exactly. The last id, `end`, closes a document; it stands for no bytes, and no
-text encodes to it.
+Both encode any text, and decoding gives it back exactly. The last id, `end`, closes a document; it stands for no
+bytes, and no text contains it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not o
 
 
 class Tokenizer(ABC):
-    """`pieces` are the bytes that each id stands for; those of `end`, the last id, are none."""
+    """Text to ids and back. `pieces` holds the bytes of each id; `end`, the last id, has none."""
 
     pieces: tuple[bytes, ...]
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `end`. Raises ValueError for half a surrogate pair, which is no text."""
+        """The ids of a text, without `end`. Raises ValueError for half of a surrogate pair, which is not text."""
 
     @abstractmethod
     def to_json(self) -> str:
-        """All there is to it, for `tokenizer_from_json`."""
+        """The whole tokenizer, to be read by `tokenizer_from_json`."""
 
     @property
     def vocab_size(self) -> int:
@@ -48,7 +48,7 @@ class Tokenizer(ABC):
 
     @cached_property
     def piece_bytes_V(self) -> np.ndarray:
-        """Bytes of each id, (V,): sum it over the targets for the bytes in bits per byte."""
+        """The number of bytes of each id, (V,). Summed over all targets it is the divisor of bits per byte."""
         return np.array([len(piece) for piece in self.pieces], dtype=np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -72,14 +72,16 @@ class BytePairs(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         _check_text(text)
-        return list(self._model.encode_batch_fast([text])[0].ids)  # fast: without their places in the text
+        return list(
+            self._model.encode_batch_fast([text])[0].ids
+        )  # the fast method leaves out where each token stands in the text
 
     def to_json(self) -> str:
         return json.dumps({"level": "bpe", "model": self._model.to_str()})
 
 
 class Characters(Tokenizer):
-    """A token for each character of the alphabet; any other character is told by its bytes."""
+    """A token for each character of the alphabet; any other character becomes a token for each of its bytes."""
 
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet
@@ -101,10 +103,10 @@ class Characters(Tokenizer):
 
 
 def train_tokenizer(corpus: Corpus, vocab_size: int = 1024, level: str = "bpe") -> Tokenizer:
-    """A tokenizer of the training split, kept beside the corpus.
+    """A tokenizer that is trained on the training split, and kept in the cache.
 
-    `level` is "bpe" (vocab_size ids, fewer where the text has no more pairs to merge; `end` and the 256 bytes
-    count) or "char" (vocab_size is as large as the alphabet, 256 bytes and `end`, whatever is given).
+    `level` is "bpe" (vocab_size ids, among them `end` and the 256 bytes; fewer if the text has no more pairs to
+    merge) or "char" (the alphabet, 256 bytes and `end`; the argument vocab_size is then ignored).
     """
     if level == "char":
         return Characters("".join(sorted({c for document in corpus.train for c in document.text})))
@@ -117,7 +119,7 @@ def train_tokenizer(corpus: Corpus, vocab_size: int = 1024, level: str = "bpe") 
 
 
 def tokenizer_from_json(text: str) -> Tokenizer:
-    """The tokenizer whose `to_json` gave the text. Raises ValueError where it is another text."""
+    """The tokenizer whose `to_json` gave the text. Raises ValueError if the text is something else."""
     try:
         content = json.loads(text)
         if content["level"] == "char":
@@ -132,7 +134,7 @@ def _train(corpus: Corpus, vocab_size: int) -> bytes:
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,  # the end is no token of the model, so no text can spell it
+        vocab_size=vocab_size - 1,  # the end token is not in the BPE model, so that no text can contain it
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -141,7 +143,7 @@ def _train(corpus: Corpus, vocab_size: int) -> bytes:
 
 
 def _byte_characters() -> dict[int, str]:
-    """The character by which byte-level BPE writes each byte: itself where printable (GPT-2, encoder.py)."""
+    """The character that byte-level BPE writes for each byte: the same one if it is printable (GPT-2, encoder.py)."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

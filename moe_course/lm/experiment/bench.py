@@ -1,4 +1,4 @@
-"""How fast a machine trains: the arms of a preset in turns, so that a busy minute falls on all of them alike."""
+"""How fast a machine trains: the arms of a preset take turns, so that a busy minute slows all of them alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moe_course.lm.training.trainer import update
 
 @dataclass(frozen=True)
 class Speed:
-    """Training steps of one arm: the median seconds of a step, and what they come to."""
+    """The speed of one arm: the median seconds of a training step, and what follows from them."""
 
     name: str
     seconds: float
@@ -34,7 +34,10 @@ class Speed:
 
 
 def train(preset: str, rounds: int = 5, device: torch.device | None = None, steps: int = 3) -> list[Speed]:
-    """The arms of a preset, each `rounds` times `steps` updates on random tokens, after one to warm up."""
+    """Time the arms of a preset: after a first round that does not count, `rounds` times `steps` updates of each.
+
+    The tokens are random. Raises ValueError for fewer than one round.
+    """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     device = device or torch.device("cpu")
@@ -49,7 +52,7 @@ def train(preset: str, rounds: int = 5, device: torch.device | None = None, step
 
 
 def table(speeds: list[Speed]) -> str:
-    """Tokens and FLOPs per second, and each arm's speed beside that of dense with equal active parameters."""
+    """Tokens and FLOPs per second, and each arm's speed divided by that of the arm "dense-active"."""
     reference = next(s for s in speeds if s.name == "dense-active").tokens_per_second
     lines = [f"{'':14}{'tokens/s':>10}{'GFLOPs/s':>10}{'of dense-active':>17}"]
     lines += [
@@ -61,24 +64,24 @@ def table(speeds: list[Speed]) -> str:
 
 
 class _Arm:
-    def __init__(self, run: Recipe, device: torch.device):
-        self.run, self.device = run, device
-        self.model = Transformer(run.model, torch.Generator().manual_seed(0)).to(device)
-        self.optimizer = make_optimizer(self.model, run.plan)
-        shape = (run.batch_size, run.model.context + 1)
+    def __init__(self, chosen: Recipe, device: torch.device):
+        self.recipe, self.device = chosen, device
+        self.model = Transformer(chosen.model, torch.Generator().manual_seed(0)).to(device)
+        self.optimizer = make_optimizer(self.model, chosen.plan)
+        shape = (chosen.batch_size, chosen.model.context + 1)
         self.tokens_BS1 = torch.randint(
-            run.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)
+            chosen.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)
         )
 
     def time(self, steps: int) -> float:
-        """Seconds of a step. Reading the loss ends each update, so a GPU has finished too."""
+        """Seconds of a step. Each update ends by reading the loss, so a GPU has finished as well."""
         began = time.perf_counter()
         for _ in range(steps):
-            update(self.model, self.optimizer, self.tokens_BS1, self.run.plan, rate=1e-4)
+            update(self.model, self.optimizer, self.tokens_BS1, self.recipe.plan, rate=1e-4)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return (time.perf_counter() - began) / steps
 
     def speed(self, seconds: float) -> Speed:
-        tokens = self.run.batch_size * self.run.model.context
-        return Speed(self.run.name, seconds, tokens, costs.flops_per_token(self.run.model))
+        tokens = self.recipe.batch_size * self.recipe.model.context
+        return Speed(self.recipe.name, seconds, tokens, costs.flops_per_token(self.recipe.model))

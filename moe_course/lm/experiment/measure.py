@@ -1,4 +1,4 @@
-"""What a trained model can do, on text it has not seen: loss by domain, and facts it recalls."""
+"""What a trained model can do with text that it has not seen: its loss by domain, and the facts that it recalls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moe_course.lm.training.objective import bits_per_byte
 
 @dataclass(frozen=True)
 class Loss:
-    """Of some text: its tokens, their bytes, and the nats they cost together."""
+    """The loss on some text: the nats of all its tokens together, the number of tokens, and the number of bytes."""
 
     nats: float
     tokens: int
@@ -41,7 +41,7 @@ class Loss:
 def loss_by_domain(
     model: Transformer, line: Tokens, tokenizer: Tokenizer, batch_size: int = 16
 ) -> dict[str, Loss]:
-    """The loss on a split by the domain of each target; domains without a target are left out."""
+    """The loss on a split, for the targets of each domain; domains without a target are left out."""
     nats_G = torch.zeros(len(line.domains), dtype=torch.float64)
     tokens_G, bytes_G = (torch.zeros(len(line.domains), dtype=torch.int64) for _ in range(2))
     piece_bytes_V = torch.from_numpy(tokenizer.piece_bytes_V).long()
@@ -58,7 +58,7 @@ def loss_by_domain(
 
 
 def token_losses(model: Transformer, batch: Batch, device: torch.device) -> Tensor:
-    """ce_BS, the nats that each target costs."""
+    """ce_BS: the loss of each target, in nats."""
     logits_BSV, _ = model(batch.inputs_BS.to(device))
     return F.cross_entropy(logits_BSV.float().mT, batch.targets_BS.to(device), reduction="none")
 
@@ -66,8 +66,8 @@ def token_losses(model: Transformer, batch: Batch, device: torch.device) -> Tens
 def recall(model: Transformer, tokenizer: Tokenizer, questions: Sequence[Cloze], at_once: int = 32) -> float:
     """The share of questions whose right answer gets the highest probability of the four; guessing gives a quarter.
 
-    The probability is that of the whole answer and the full stop after it, so that no answer wins by being a
-    beginning of another. Raises ValueError where there is no question.
+    The probability is that of the whole answer and the full stop after it: an answer that is the beginning of another
+    one would win too often otherwise. Raises ValueError if there is no question.
     """
     if not questions:
         raise ValueError("there are no questions to ask")
@@ -83,7 +83,7 @@ def recall(model: Transformer, tokenizer: Tokenizer, questions: Sequence[Cloze],
 
 
 def log_probs(model: Transformer, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]]) -> list[float]:
-    """log p(answer and full stop | prompt) of each (prompt, answer), in nats. Prompts follow an end of document."""
+    """log p(answer and full stop | prompt) of each (prompt, answer), in nats. An end token comes first."""
     rows = []
     for prompt, answer in texts:
         before = [tokenizer.end, *tokenizer.encode(prompt)]
@@ -92,7 +92,7 @@ def log_probs(model: Transformer, tokenizer: Tokenizer, texts: Sequence[tuple[st
     longest = max(len(ids) for ids, _ in rows)
     padded = torch.tensor(
         [ids + [tokenizer.end] * (longest - len(ids)) for ids, _ in rows]
-    )  # causal: no harm
+    )  # a causal model never attends to padding on the right
     device = model.embedding.weight.device
     with evaluating(model):
         logits_BSV, _ = model(padded[:, :-1].to(device))

@@ -1,4 +1,4 @@
-"""Everything a run follows from, in one frozen description, and the presets: one for each kind of machine.
+"""One frozen description of everything that decides a run, and the presets: one for each kind of machine.
 
 recipe("cpu", "moe", seed=0)           # a mixture: 8 experts, each token uses 2
 recipe("cpu", "dense-active", seed=0)  # one FFN as wide as the experts that a token uses
@@ -20,12 +20,12 @@ ARMS = ("moe", "dense-active", "dense-total")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A run before it is run. `name` is what tables call it; `data`, `level` as in `load` and `train_tokenizer`.
+    """What decides a run. `name` is its name in tables; `data` and `level` are as in `load` and `train_tokenizer`.
 
-    Parameters whose names end like one of `frozen` keep their initial values.
+    Parameters whose names end in one of `frozen` keep their initial values.
 
     A batch is `batch_size` sequences of the model's context. plan.seed decides the initial weights, the order of the
-    data and the router's noise: runs of one seed see the same batches.
+    data and the router's noise: runs with the same seed see the same batches.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Recipe:
 
     @property
     def tokens(self) -> int:
-        """Tokens trained on."""
+        """How many tokens the run is trained on."""
         return self.plan.steps * self.batch_size * self.model.context
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(  # how its learning rate was found: `study`
+    "cpu": Preset(  # `study` says how its learning rate was found
         measured=True,
         vocab_size=1024,
         d_model=96,
@@ -124,8 +124,8 @@ PRESETS = {
         ),
     ),
 }
-"""For "t4" and "h100" the default corpus is too small: give them `hf:NAME`. Their sizes follow from `costs`: memory,
-and an hour at a third of the peak. Their learning rates are guesses."""
+"""For "t4" and "h100" the default corpus is too small: give them `hf:NAME`. Their sizes are computed with `costs`:
+they fit into the memory, and an hour at a third of the peak is enough. Their learning rates are guesses."""
 
 
 def recipe(
@@ -136,7 +136,7 @@ def recipe(
     level: str = "bpe",
     vocab_size: int | None = None,
 ) -> Recipe:
-    """The run of an arm with a preset. Raises ValueError for a preset or arm that is none."""
+    """The recipe of an arm with a preset. Raises ValueError for an unknown preset or arm."""
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     if arm not in ARMS:

@@ -52,7 +52,7 @@ def _setting(result: Result) -> str:
 
 
 def _tuned(tune: Mapping[str, Sequence[Result]], main: Mapping[str, Sequence[Result]]) -> str:
-    """CE by peak rate: of short runs, then of whole ones on the first seed, where the main runs count too."""
+    """CE by peak rate: first of short runs, then of full-length runs on the first seed, the main runs included."""
     lines = ["## The learning rate of each arm", "", "CE by peak rate; in bold the lowest of the arm.", ""]
     titles = {_steps(tune["moe"][-1]): "short runs", _steps(main["moe"][0]): "whole runs"}
     for steps, title in titles.items():
@@ -71,7 +71,7 @@ def _tuned(tune: Mapping[str, Sequence[Result]], main: Mapping[str, Sequence[Res
 
 
 def _by_rate(results: Iterable[Result], steps: int) -> dict[float, float]:
-    """CE of the first seed at each rate."""
+    """The CE of the first seed at each rate."""
     found: dict[float, float] = {}
     for result in results:
         if _steps(result) == steps:

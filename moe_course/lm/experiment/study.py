@@ -1,9 +1,9 @@
 """The experiment of notebook 07, as a list of runs, and the records of those that were done.
 
-Three questions, all at the "cpu" preset. Each arm's learning rate is chosen first, with equal budgets ("tune"); then
-MoE meets dense with equal active and with equal total parameters, on three seeds ("main"), and once more with as
-many steps as fit into dense-active's processor time ("clock"); last, in short runs, one thing at a time is changed in
-the MoE of the first seed ("vary"). A record is what `experiment.run` returns.
+All runs use the "cpu" preset. First the learning rate of each arm is chosen, with equal budgets ("tune"). Then the
+mixture is compared with a dense model of equal active and one of equal total parameters, on three seeds ("main"), and
+once more with as many steps as fit into the processor time of dense-active ("clock"). Last, in short runs, one thing
+at a time is changed in the mixture of the first seed ("vary"). A record is what `trial.run_recipe` returns.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SEEDS = (0, 1, 2)
 RATES = (3e-3, 6e-3, 1.2e-2)
 TUNING_STEPS = 400
 SHORT_RATE = 6e-3
-"""The best of RATES for every arm in short runs. It may be too high for whole ones: those are tried with it, too."""
+"""The best of RATES for every arm in short runs. It may be too high for full-length runs, so some of them try it."""
 CLOCK_STEPS = 830
-"""Steps of the mixture that take no more processor time than dense-active's."""
+"""So many steps of the mixture take no more processor time than all steps of dense-active."""
 
 
-def runs() -> dict[str, Recipe]:
-    """Every run of the experiment by its name, in the order in which they are done."""
+def recipes() -> dict[str, Recipe]:
+    """The recipe of every run of the experiment by the run's name, in the order in which they are done."""
     tune = {f"tune-{arm}-{rate:g}": _tuning(arm, rate) for rate in RATES for arm in ARMS}
     tune |= {f"tune-whole-{arm}-0.006": _whole(arm, seed=0) for arm in ARMS}
     tune |= {f"tune-whole-moe-0.006-{seed}": _whole("moe", seed) for seed in SEEDS[1:]}
@@ -46,13 +46,13 @@ def runs() -> dict[str, Recipe]:
 
 
 def _tuning(arm: str, rate: float) -> Recipe:
-    """A shorter run, on a seed that no comparison uses."""
+    """A shorter run, with a seed that no comparison uses."""
     base = recipe("cpu", arm, seed=100)
     return replace(base, plan=replace(base.plan, steps=TUNING_STEPS, peak=rate, floor=rate / 10))
 
 
 def _whole(arm: str, seed: int) -> Recipe:
-    """A whole run at SHORT_RATE; the main runs have half of it."""
+    """A full-length run at SHORT_RATE; the main runs have half that rate."""
     base = recipe("cpu", arm, seed)
     return replace(base, plan=replace(base.plan, peak=SHORT_RATE, floor=SHORT_RATE / 10))
 
@@ -63,9 +63,9 @@ def _clock(seed: int) -> Recipe:
 
 
 def _varied() -> dict[str, Recipe]:
-    """Short runs of the MoE at their best rate: three seeds as it is, then the first with one thing changed.
+    """Short runs of the mixture at their best rate: three seeds unchanged, then one seed with one thing changed.
 
-    d_ff stays unless its change is what is tried, so more choices mean more compute.
+    d_ff stays the same unless it is the thing that is changed, so a larger top-k means more compute.
     """
     base = replace(_tuning("moe", SHORT_RATE), name="moe")
     base = replace(base, plan=replace(base.plan, seed=0))
@@ -92,20 +92,20 @@ def _varied() -> dict[str, Recipe]:
 
 
 def _plain(name: str) -> str:
-    """Runs that differ in their seed alone share a name."""
+    """The name in tables: runs that differ only in their seed share it."""
     return "moe" if name.startswith("moe ") else name
 
 
-def do(
+def run_missing(
     names: Iterable[str], folder: Path, records: Path = RECORDED, say: Callable[[str], None] = print
 ) -> None:
-    """Do the runs that have no record yet, one after the other on one thread, in folders of `folder`.
+    """Do the runs that have no record yet, one after the other on one thread, each in a folder inside `folder`.
 
-    Several processes may share the work: each takes a run that no other has begun. A run that was interrupted goes
-    on where it was.
+    Several processes may share the work: each takes a run that no other process is doing. An interrupted run goes on
+    from its last checkpoint. Raises ValueError for a name that is no run.
     """
     torch.set_num_threads(1)
-    todo = runs()
+    todo = recipes()
     records.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -116,13 +116,13 @@ def do(
         with contextlib.suppress(Timeout), FileLock(folder / f"{name}.lock", blocking=False):
             if not record.exists():
                 say(name)
-                result = trial.run(todo[name], folder / name, resume=True, progress=False)
+                result = trial.run_recipe(todo[name], folder / name, resume=True, progress=False)
                 files.write(record, json.dumps(result, separators=(",", ":")) + "\n")
 
 
 def recorded(kind: str, folder: Path = RECORDED) -> dict[str, dict[str, Any]]:
-    """The records of "tune", "main", "clock" or "vary" by name, in the order of `runs`; only what is done."""
-    names = [name for name in runs() if name.startswith(f"{kind}-") and (folder / f"{name}.json").exists()]
+    """The records of "tune", "main", "clock" or "vary" by name, in the order of `recipes`; only what is done."""
+    names = [name for name in recipes() if name.startswith(f"{kind}-") and (folder / f"{name}.json").exists()]
     return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
 
 
@@ -135,12 +135,12 @@ def by_arm(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def gaps(worse: Iterable[Result], better: Iterable[Result], what: str = "ce") -> list[float]:
-    """What each seed of `better` gains over the same seed of `worse`. Seeds that only one has are left out."""
+    """How much lower each seed of `better` is than the same seed of `worse`. Seeds that only one has are left out."""
     seeds = [{r["recipe"]["plan"]["seed"]: r[what] for r in results} for results in (worse, better)]
     return [seeds[0][seed] - seeds[1][seed] for seed in sorted(seeds[0].keys() & seeds[1].keys())]
 
 
 def spread(results: Iterable[Result], what: str = "ce") -> float:
-    """The range over seeds: what a difference must exceed to be more than one of seeds."""
+    """The range over seeds. A difference between arms says something only if it is larger than this."""
     values = [result[what] for result in results]
     return max(values) - min(values)

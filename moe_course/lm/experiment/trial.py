@@ -1,7 +1,7 @@
-"""From a recipe to a result: train a model, measure it, and keep both in a folder.
+"""From a recipe to a result: train a model, measure it, and keep model and result in a folder.
 
-A run's folder holds, beside what `moe_course.lm.training.run_folder` says: `recipe.json`; `tokenizer.json`; and, once
-the run has ended, `result.json`: the curve, the losses by domain, the recall, and where it was measured.
+Beside the files of `moe_course.lm.training.run_folder` the folder holds `recipe.json`, `tokenizer.json` and, once the
+run has ended, `result.json`: the curve, the losses by domain, the recall, and the machine on which it was measured.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from torch import Tensor
 from moe_course import files
 from moe_course.config import MoEConfig
 from moe_course.jsonl import Log
-from moe_course.lm.corpus.batching import Tokens, batches, windows
-from moe_course.lm.corpus.batching import tokens as encode
+from moe_course.lm.corpus.batching import Tokens, batches, encode_split, windows
 from moe_course.lm.corpus.build import Corpus, load
 from moe_course.lm.corpus.tokenizer import Tokenizer, tokenizer_from_json, train_tokenizer
 from moe_course.lm.experiment.measure import loss_by_domain, recall
@@ -37,7 +36,7 @@ CURVE = ("step", "ce", "held_out_ce", "seconds", "cpu_seconds", "lb_loss", "drop
 
 @dataclass(frozen=True)
 class Text:
-    """A corpus in the tokens of a tokenizer."""
+    """A corpus together with the tokenizer that encodes it."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -49,15 +48,15 @@ class Text:
         return cls(corpus, train_tokenizer(corpus, vocab_size, level))
 
     def line(self, split: str) -> Tokens:
-        """A split, encoded."""
-        return encode(self.corpus, self.tokenizer, split)
+        """The tokens of a split."""
+        return encode_split(self.corpus, self.tokenizer, split)
 
     def last_split(self, context: int) -> str:
-        """The split to measure on: "test", or "validation" where that has no window of the context."""
+        """The split to measure on: "test", or "validation" if the test split is shorter than the context."""
         return "test" if self.corpus.test and len(self.line("test")) > context else "validation"
 
     def batch(self, recipe: Recipe) -> Callable[[int], Tensor]:
-        """step → tokens_BS1, as `train` wants it; going on with the next step costs nothing extra."""
+        """The function step → tokens_BS1 that `train` needs. It is fastest when the steps are asked for in order."""
         line, sizes = self.line("train"), (recipe.batch_size, recipe.model.context, recipe.plan.seed)
         upcoming, next_step = batches(line, *sizes), 0
 
@@ -66,24 +65,24 @@ class Text:
             if step != next_step:
                 upcoming = batches(line, *sizes, first_step=step)
             next_step = step + 1
-            return whole(next(upcoming))
+            return joined(next(upcoming))
 
         return batch
 
     def held_out(self, recipe: Recipe, sequences: int = 128) -> list[Tensor]:
-        """Batches tokens_BS1 from all over the validation split, the same for every run."""
+        """Batches tokens_BS1, spread evenly over the validation split and the same for every run."""
         line = self.line("validation")
         each = list(windows(line, 1, recipe.model.context))
-        chosen = torch.cat([whole(window) for window in each[:: max(1, len(each) // sequences)][:sequences]])
+        chosen = torch.cat([joined(window) for window in each[:: max(1, len(each) // sequences)][:sequences]])
         return list(chosen.split(recipe.batch_size))
 
 
-def whole(batch: Any) -> Tensor:
-    """tokens_BS1 of a Batch: its inputs and the last target."""
+def joined(batch: Any) -> Tensor:
+    """tokens_BS1 of a Batch: its inputs, and the last target of each window."""
     return torch.cat([batch.inputs_BS, batch.targets_BS[:, -1:]], dim=1)
 
 
-def run(
+def run_recipe(
     recipe: Recipe,
     folder: Path,
     resume: bool = False,
@@ -93,11 +92,11 @@ def run(
     progress: bool = True,
     text: Text | None = None,
 ) -> dict[str, Any]:
-    """Train what the recipe says in `folder`, measure it on the test split, and return what `result.json` holds.
+    """Train the model of a recipe in `folder`, measure it on the test split, and return what `result.json` holds.
 
-    moe_layer: as in `Transformer`. watch: as in `train`. text: the recipe's, where it is at hand already.
-    Raises ValueError where the recipe's vocabulary is not the tokenizer's, and where the folder's run had another
-    recipe or text; FileExistsError as `train` does.
+    moe_layer: as in `Transformer`. watch: as in `train`. text: the recipe's corpus and tokenizer, if they
+    are loaded already. Raises ValueError if the vocabularies of recipe and tokenizer differ, and if the run in the
+    folder has another recipe or text; FileExistsError as `train` does.
     """
     text = text or Text.of(recipe.data, recipe.level, recipe.model.vocab_size)
     if text.tokenizer.vocab_size != recipe.model.vocab_size:
@@ -125,7 +124,7 @@ def run(
 
 
 def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
-    """A run goes on as it began. What `train` compares itself, the model and the plan, is left to it."""
+    """Raise ValueError if a run would go on in another way than it began. `train` compares model and plan itself."""
     before, now = read_recipe(folder).to_dict(), recipe.to_dict()
     for name in ("name", "data", "level", "batch_size", "frozen"):
         if before[name] != now[name]:
@@ -135,7 +134,7 @@ def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
 
 
 def measure(model: Transformer, recipe: Recipe, text: Text) -> dict[str, Any]:
-    """Losses by domain and in all on held-out text, the share of facts recalled, sizes, costs, and the machine."""
+    """The loss by domain and in all on held-out text, the share of facts recalled, sizes, costs, and the machine."""
     split = text.last_split(recipe.model.context)
     by_domain = loss_by_domain(model, text.line(split), text.tokenizer, recipe.batch_size)
     in_all, *others = by_domain.values()
@@ -160,7 +159,7 @@ def measure(model: Transformer, recipe: Recipe, text: Text) -> dict[str, Any]:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """What the log says at the steps where held-out data were evaluated."""
+    """What was logged at the steps at which held-out data were evaluated."""
     return [
         {name: _short(record[name]) for name in CURVE if name in record}
         for record in Log(folder / LOG).records()
@@ -187,7 +186,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What was computed on, as far as it bears on seconds."""
+    """What is known of the machine that has an influence on the seconds."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "torch": torch.__version__,
@@ -198,7 +197,7 @@ def machine() -> dict[str, Any]:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run. Raises ValueError where the folder holds none."""
+    """The recipe of a run. Raises ValueError if the folder holds no run."""
     try:
         return Recipe.from_dict(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -211,7 +210,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The result of a run. Raises ValueError where it has not ended."""
+    """The result of a run. Raises ValueError if the run has not ended."""
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:

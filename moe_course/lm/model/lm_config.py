@@ -1,4 +1,4 @@
-"""What describes a language model and its training run: two small frozen configs that survive a trip to JSON."""
+"""The frozen descriptions of a language model and of its training. JSON can hold both."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class LMConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained. The data decide how many sequences a batch has.
+    """How a model is trained. How many sequences a batch has follows from the data that `train` gets.
 
     Learning rate: up to `peak` in `warmup` steps, then half a cosine down to `floor` at the last of `steps`.
     optimizer "adamw": `betas`, `weight_decay` (matrices only). optimizer "muon": Muon with `muon_iterations` for the
     matrices, AdamW for embeddings, routers and gains. Embeddings have a peak of their own where `embedding_peak` is
-    given; their rate follows the same schedule. Gradients are clipped to the global norm `clip`. A batch is computed
+    given; their rate follows the same schedule. BatchStatistics are clipped to the global norm `clip`. A batch is computed
     in `accumulate` equal pieces. The objective adds `lb_weight` and `z_weight` times the routers' mean losses.
-    `seed` decides the router's noise; the data have a seed of their own.
+    `seed` decides the router's noise; the order of the data has another seed.
 
     Every `log_every` steps a line is logged; every `save_every` steps a checkpoint is written; every `eval_every`
     steps held-out data are evaluated, if there are any. After the last step all three happen. `bf16` computes in

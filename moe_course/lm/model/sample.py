@@ -28,7 +28,7 @@ def sample_next(logits_V: Tensor, temperature: float, top_p: float, generator: t
     sorted_V, order_V = probs_V.sort(descending=True, stable=True)
     before_V = sorted_V.cumsum(dim=0) - sorted_V  # the probability of all likelier tokens
     outside_V = before_V >= top_p
-    outside_V[0] = False  # never empty
+    outside_V[0] = False  # the likeliest token is always in the nucleus
     chosen = torch.multinomial(sorted_V.masked_fill(outside_V, 0), 1, generator=generator)
     return int(order_V[chosen])
 
@@ -43,8 +43,9 @@ def generate(
 ) -> Iterator[int]:
     """Continue a prompt: yields num_tokens tokens as they come.
 
-    Past the model's context it goes on from the last half of it, so it never attends further than it was trained to.
-    generator: torch's default one unless given. Raises ValueError for an empty prompt.
+    When the text is longer than the model's context, only the last half of the context is kept and the model goes on
+    from there, so it never attends further than it was trained to. generator: torch's default one unless given.
+    Raises ValueError for an empty prompt.
     """
     if not len(prompt):
         raise ValueError("the prompt is empty; give at least one token")

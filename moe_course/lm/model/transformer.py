@@ -3,8 +3,8 @@
     model = Transformer(LMConfig(vocab_size=1024, d_model=128, num_layers=4, num_heads=4, context=256, ffn=352))
     logits_BSV, aux = model(tokens_BS)
 
-Read from the top: model, block, attention, feed-forward. Heads have no letter in the legend; where they are an
-axis, a comment says so. Nothing here asks the device for a value.
+Read it from the top: model, block, attention, feed-forward. Attention heads have no letter in the legend; where they
+are an axis, a comment says so. Nothing here reads a value from the device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Aux", "KVCache", "LMConfig", "Transformer", "TransformerBlock", "eva
 
 @dataclass(frozen=True, eq=False)
 class Aux:
-    """What the routers did in one forward pass: the stats of each MoE layer, first layer first; dense: none."""
+    """What the routers did in one forward pass: the stats of each MoE layer, first layer first."""
 
     stats: list[MoEStats]
 
@@ -43,8 +43,9 @@ class Aux:
 class Transformer(nn.Module):
     """Embedding, `num_layers` blocks, a final norm and the output head; no biases, rotary positions.
 
-    generator: draws the initial weights (on the CPU), torch's global one by default. moe_layer(config.ffn): makes
-    another layer in place of each MoELayer, with parameters of the same names; it starts from the same weights.
+    generator: it draws the initial weights (on the CPU); the default is torch's global one. moe_layer(config.ffn)
+    makes another layer in the place of each MoELayer; its parameters must have the same names, and they get the same
+    initial weights.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Transformer(nn.Module):
     def forward(self, tokens_BS: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Aux]:
         """logits_BSV for the token after each position, and what the routers did.
 
-        cache: what came before tokens_BS; it grows by them.
+        cache: the keys and values of the tokens before tokens_BS; those of tokens_BS are added to it.
         """
         x_BSD = self.embedding(tokens_BS)
         stats = []
@@ -80,7 +81,7 @@ class Transformer(nn.Module):
         return self.head(self.norm(x_BSD)), Aux(stats)
 
     def num_params(self) -> tuple[int, int]:
-        """(total, active) parameters: a token passes K of E experts and everything else."""
+        """(total, active) parameters. Active are K of the E experts of each layer, and all that is no expert."""
         total = sum(p.numel() for p in self.parameters())
         layers = [module for module in self.modules() if isinstance(module, MoELayer)]
         idle = sum(
@@ -92,10 +93,11 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
-        """So that an untrained model's loss is near ln V, and depth changes neither activations nor gradients.
+        """Draw weights such that the first loss is near ln V, and depth changes neither activations nor gradients.
 
-        Matrices keep the scale of what they multiply (1/√fan-in); those that write to the residual stream are
-        smaller by √(2L), the number of writers, as in GPT-2. Embeddings and head get 0.02, so logits start small.
+        Matrices keep the scale of what they multiply (1/√fan-in). Those whose output is added to the residual stream
+        are smaller by √(2L), as in GPT-2, since there are 2L of them. Embeddings and head get 0.02, so that logits
+        start small.
         """
         c = self.config
         for name, w in self.named_parameters():
@@ -105,14 +107,14 @@ class Transformer(nn.Module):
                 nn.init.normal_(w, std=c.d_model**-0.5, generator=generator)
             if name.endswith(
                 ("out.weight", "w_down", "shared_down")
-            ):  # feed-forward layers drew theirs already
+            ):  # feed-forward layers have drawn their weights already
                 w.mul_((2 * c.num_layers) ** -0.5)
 
 
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then the same with the feed-forward layer.
 
-    ffn(x_BSD) returns (y_BSD, aux); aux goes to the caller untouched.
+    ffn(x_BSD) returns (y_BSD, aux); aux is handed to the caller unchanged.
     """
 
     def __init__(self, d_model: int, num_heads: int, ffn: Callable[[Tensor], tuple[Tensor, Any]]):
@@ -147,7 +149,7 @@ class Attention(nn.Module):
             k, v = cache.append(k, v)
         if start == 0:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:  # query s stands at position start + s and sees every key up to there
+        else:  # query s is at position start + s and attends to every key up to there
             seen = torch.ones(S, start + S, dtype=torch.bool, device=q.device).tril(start)
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         return self.out(y.transpose(1, 2).reshape(B, S, D))
@@ -182,17 +184,17 @@ class LayerCache:
         return 0 if self.keys is None else self.keys.shape[2]
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of new positions; returns all."""
+        """Add the keys and values of new positions; returns all of them."""
         self.keys = k if self.keys is None else torch.cat([self.keys, k], dim=2)
         self.values = v if self.values is None else torch.cat([self.values, v], dim=2)
         return self.keys, self.values
 
 
 class KVCache:
-    """The memory of a generation: with it, each new token is computed once.
+    """The keys and values of all layers while text is generated, so that each new token is computed only once.
 
-    The result is that of the whole sequence at once, unless experts have a capacity: which tokens are dropped
-    depends on which are computed together.
+    The result is the same as for the whole sequence at once, unless experts have a capacity: then the tokens that are
+    computed together decide which of them are dropped.
     """
 
     def __init__(self, num_layers: int):
@@ -205,7 +207,7 @@ class KVCache:
 
 
 class DenseFFN(nn.Module):
-    """One SwiGLU for every token, with the interface of a MoELayer: y_BSD and no stats."""
+    """One SwiGLU for every token, with the interface of a MoELayer: it returns y_BSD, and None in place of stats."""
 
     def __init__(self, d_model: int, d_ff: int, generator: torch.Generator | None = None):
         super().__init__()
@@ -235,7 +237,7 @@ def make_ffn(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within, the model is in evaluation mode and keeps nothing for gradients; then each module's mode comes back."""
+    """Inside, the model is in evaluation mode and without gradients; afterwards each module has its old mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -20,7 +20,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 class DamagedCheckpoint(ValueError):
-    """The file is not what was written."""
+    """The content of the file is not what was written."""
 
 
 def previous(path: Path) -> Path:
@@ -31,7 +31,7 @@ def previous(path: Path) -> Path:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state`: tensors and plain values, in dicts, lists and tuples.
 
-    Raises OSError where the disk does not take it; what was at `path` is then still there, and so is its previous.
+    Raises OSError where the disk does not take it; the files at `path` and `previous(path)` are then unchanged.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -43,9 +43,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state saved last, on the CPU; with a warning the one before it, where that one is damaged or missing.
+    """The state that was saved last, on the CPU; if it is damaged or missing, the one before it, with a warning.
 
-    Raises FileNotFoundError where there is none, DamagedCheckpoint where none is whole.
+    Raises FileNotFoundError if there is no checkpoint, and DamagedCheckpoint if all are damaged.
     """
     complaints = []
     for candidate in (path, previous(path)):
@@ -65,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something to load, whole or not."""
+    """Whether there is a checkpoint to load; it may be damaged."""
     return path.exists() or previous(path).exists()
 
 

@@ -1,7 +1,7 @@
-"""What training a language model costs, from its sizes alone: FLOPs, memory, and a device's limits.
+"""What the training of a language model costs, computed from its sizes: FLOPs, memory, and the limits of devices.
 
-`moe_course.systems.accounting` counts published models; this counts the ones trained here, so that a run can log how
-much of its device it uses and a preset can be fitted to a GPU before anyone owns it.
+`moe_course.systems.accounting` counts published models. This module counts the models that are trained here, so
+that a run can log how much of its device it uses, and a preset can be made for a GPU that nobody has tried yet.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ bfloat16 units."""
 
 
 def num_params(config: LMConfig) -> tuple[int, int]:
-    """(total, active) parameters, without making them."""
+    """(total, active) parameters. No memory is used for them."""
     with torch.device("meta"):
         return Transformer(config).num_params()
 
 
 def flops_per_token(config: LMConfig) -> int:
-    """FLOPs of one training token at full context: forward and backward, a multiply-add counted as two.
+    """FLOPs of one token in training at full context, forward and backward; a multiply-add counts as two.
 
-    Six for every active weight of a matrix (2 forward, 4 backward), the input embedding excepted, which is looked
-    up; and attention, where a position sees (S + 1) / 2 others on average: twice 2·D of them forward, three times
-    that with the backward pass. Norms, softmax and routing of indices are left out, as is usual (Kaplan et al.
-    2020, arXiv 2001.08361, section 2.1).
+    Six for every active weight of a matrix (2 forward, 4 backward), except the input embedding, which is only a
+    look-up. In attention a position attends to (S + 1) / 2 positions on average, which costs twice 2·D FLOPs each
+    forward, and three times as much with the backward pass. Norms, softmax and the sorting of indices are left out,
+    as is usual (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
     """
     active = num_params(config)[1]
     gains = (2 * config.num_layers + 1) * config.d_model
@@ -44,12 +44,13 @@ def flops_per_token(config: LMConfig) -> int:
 
 
 def training_bytes(config: LMConfig, sequences: int, bf16: bool = False) -> dict[str, int]:
-    """Bytes on the device while `sequences` full contexts are trained on at a time, by what they are.
+    """Bytes on the device while `sequences` full contexts are computed at a time in training, by what they hold.
 
-    "state": float32 weights, gradients and AdamW's two moments, over all parameters. "activations": what the
-    backward pass needs, per token and layer the inputs of every matrix, of the norms, of attention and of the
-    experts' products, for the experts a token passes. "logits": the output in the width of computation, in float32
-    for the loss, and its gradient. An estimate to choose a batch by: the allocator's waste is not in it.
+    "state": float32 weights, gradients and AdamW's two moments of all parameters. "activations": what the backward
+    pass needs, for each token and layer the inputs of every matrix, of the norms, of attention and of the products
+    in the experts that a token uses. "logits": the output in the dtype of computation, the same in float32 for the
+    loss, and its gradient. This is an estimate from which to choose a batch size; what the allocator wastes is not
+    in it.
     """
     c, tokens, width = config, sequences * config.context, 2 if bf16 else 4
     if isinstance(c.ffn, MoEConfig):
@@ -70,7 +71,7 @@ def training_bytes(config: LMConfig, sequences: int, bf16: bool = False) -> dict
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:
-    """FLOPs per second that the device could do at best; None where they are not known, as for a CPU."""
+    """The most FLOPs per second that the device can do; None if that is not known, as for a CPU."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

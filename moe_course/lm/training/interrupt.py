@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of a step."""
+"""Ctrl-C that takes effect at the end of a training step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from types import FrameType
 
 @contextmanager
 def interrupts_wait() -> Iterator[Callable[[], bool]]:
-    """Within, an interrupt is only noted: the function it yields says whether there was one. A second one is real.
+    """Inside, the first interrupt is only noted; the function that is yielded says whether there was one.
 
-    Outside the main thread signals cannot be handled, and nothing is noted.
+    A second interrupt raises KeyboardInterrupt at once. Outside the main thread Python cannot handle signals, and
+    nothing is noted.
     """
     noted = False
 

@@ -1,4 +1,4 @@
-"""What training minimises, and what is reported."""
+"""The loss that training minimises, and the losses that are reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def moe_objective(
 
 
 def bits_per_byte(ce_nats_per_token: float, tokens: int, bytes: int) -> float:
-    """A loss that tokenizers share: nats of the whole text, in bits, per byte of it.
+    """A loss that can be compared between tokenizers: the nats of the whole text, in bits, divided by its bytes.
 
     Raises ValueError where tokens or bytes is below 1.
     """

@@ -1,6 +1,6 @@
-"""Data parallelism, in the open: every process has the whole model and a share of each batch.
+"""Data parallelism, written out: every process has the whole model and computes a share of each batch.
 
-With no process group everything here does nothing, so the trainer has one path. Start two processes with
+Without a process group these functions change nothing, so the trainer needs no second path. Start two processes with
 
     torchrun --nproc-per-node 2 -m moe_course train …
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 def start(device: str | None = None) -> torch.device:
     """The device to compute on: `device`, or the GPU of this process where there is one, else the CPU.
 
-    Under torchrun it joins the process group: NCCL between GPUs, gloo between CPUs. Raises ValueError for a device
-    that this machine lacks.
+    Under torchrun this process joins the process group: NCCL between GPUs, gloo between CPUs. Raises ValueError for a
+    device that this machine does not have.
     """
     local = int(os.environ.get("LOCAL_RANK", 0))
     try:
@@ -43,14 +43,14 @@ def stop() -> None:
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Which process this is, and of how many."""
+    """The number of this process, and how many processes there are: (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def share(tokens_BS1: Tensor, pieces: int) -> tuple[Tensor, ...]:
-    """This process's share of a batch, in `pieces` equal pieces. Raises ValueError where it does not divide."""
+    """The share of a batch for this process, in `pieces` equal pieces. Raises ValueError if it does not divide."""
     rank, size = rank_and_size()
     if len(tokens_BS1) % (size * pieces):
         raise ValueError(
@@ -60,7 +60,7 @@ def share(tokens_BS1: Tensor, pieces: int) -> tuple[Tensor, ...]:
 
 
 def same_start(model: nn.Module) -> None:
-    """Give every process the first one's parameters and buffers."""
+    """Give every process the parameters and buffers of the first one."""
     if rank_and_size()[1] > 1:
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.detach(), src=0)
@@ -69,7 +69,7 @@ def same_start(model: nn.Module) -> None:
 def average_gradients(model: nn.Module) -> None:
     """Replace each gradient by its mean over processes, in one message per dtype.
 
-    A parameter no token of this process reached takes part with zeros: others may have reached it.
+    A parameter that no token of this process has used takes part with zeros: other processes may have used it.
     """
     size = rank_and_size()[1]
     if size == 1:
@@ -88,7 +88,7 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over processes."""
+    """The sum of a tensor over all processes."""
     if rank_and_size()[1] > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
@@ -96,5 +96,5 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over processes."""
+    """The mean of a tensor over all processes."""
     return total(tensor) / rank_and_size()[1]

@@ -1,4 +1,4 @@
-"""One update: the learning rate, the optimizer, and gradients in pieces."""
+"""One update: its learning rate, the optimizer, and gradients that are computed piece by piece."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Optimizer = torch.optim.Optimizer | Together
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float) -> float:
-    """Up in a line to `peak` at step warmup − 1, then half a cosine down to `floor` at step total − 1; floor after.
+    """It rises linearly to `peak` at step warmup − 1, then falls along half a cosine to `floor` at step total − 1.
 
-    total must exceed warmup + 1. Source of the cosine: SGDR, arXiv 1608.03983, equation 5, without restarts.
+    After that it stays at `floor`. total must exceed warmup + 1. Source of the cosine: SGDR, arXiv 1608.03983,
+    equation 5, without restarts.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -30,9 +31,9 @@ def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float)
 
 
 def make_optimizer(model: nn.Module, plan: TrainConfig) -> Optimizer:
-    """The plan's optimizer. Weight decay is for matrices, not for norm gains; on CUDA AdamW is fused.
+    """The plan's optimizer. Weight decay applies to matrices and not to the gains of norms; on CUDA AdamW is fused.
 
-    A group's rate is the schedule's times its "relative" rate, where it has one.
+    The rate of a group is that of the schedule, times the group's "relative" rate if it has one.
     """
     matrices, projections, gains, tables, routers = _kinds(model)
     of_tables = (plan.embedding_peak or plan.peak) / plan.peak
@@ -70,10 +71,10 @@ def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Gradients:
-    """What a batch gave, gradients aside: means over its pieces, and sums of what is counted. Nothing is on the host.
+class BatchStatistics:
+    """What is reported about a batch: means over its pieces, and sums of counts. Tensors, on the device.
 
-    ce, lb_loss, z_loss, drop_rate: 0-dim; the last three are means over MoE layers, 0 for a dense model.
+    ce, lb_loss, z_loss, drop_rate: 0-dim; the last three are means over the MoE layers, and 0 for a dense model.
     counts_LE: one counts_E for each MoE layer.
     """
 
@@ -90,8 +91,8 @@ def accumulate_gradients(
     lb_weight: float,
     z_weight: float,
     autocast: contextlib.AbstractContextManager[object] | None = None,
-) -> Gradients:
-    """Add the gradients of the mean objective over pieces of equal size, each tokens_BS1, to the parameters'.
+) -> BatchStatistics:
+    """Add to each parameter's gradient that of the mean objective over pieces of equal size, each tokens_BS1.
 
     The model sees tokens[:, :-1] and predicts tokens[:, 1:]. The balancing loss is that of each piece by itself.
     """
@@ -106,7 +107,7 @@ def accumulate_gradients(
     return _summary(results)
 
 
-def _summary(results: list[tuple[Tensor, list[MoEStats]]]) -> Gradients:
+def _summary(results: list[tuple[Tensor, list[MoEStats]]]) -> BatchStatistics:
     ce = torch.stack([ce for ce, _ in results]).mean()
     layers = list(zip(*(stats for _, stats in results), strict=True))  # [layer][piece]
 
@@ -115,7 +116,7 @@ def _summary(results: list[tuple[Tensor, list[MoEStats]]]) -> Gradients:
         return torch.stack(values).mean() if values else torch.zeros_like(ce)
 
     counts_LE = [torch.stack([stats.counts_E for stats in layer]).sum(dim=0) for layer in layers]
-    return Gradients(ce, mean("lb_loss"), mean("z_loss"), mean("drop_rate"), counts_LE)
+    return BatchStatistics(ce, mean("lb_loss"), mean("z_loss"), mean("drop_rate"), counts_LE)
 
 
 def train_step(
@@ -126,9 +127,9 @@ def train_step(
     z_weight: float,
     clip: float,
 ) -> float:
-    """One update on one batch, gradients clipped to the global norm `clip`. Returns the batch's CE before it.
+    """One update on one batch, with gradients clipped to the global norm `clip`. Returns the CE before the update.
 
-    `train` does the same with more around it; here the whole of it fits in the eye.
+    The trainer does the same and more (see `moe_course.lm.training.trainer.update`); this is the shortest form.
     """
     optimizer.zero_grad()
     logits_BSV, aux = model(tokens_BS1[:, :-1])

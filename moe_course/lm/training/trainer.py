@@ -3,12 +3,12 @@
     model = Transformer(config, torch.Generator().manual_seed(0))
     train(model, TrainConfig(steps=500), batch, Path("runs/first"))
 
-Everything that happens in a step follows from its number: the data (`batch(step)`), the learning rate, and the
-router's noise (torch's global generator is seeded at every step). A checkpoint therefore holds weights, the
-optimizer's state and the step, and a run resumed from it does what the uninterrupted run would have done: on a CPU,
-to the bit.
+The number of a step decides everything that happens in it: the data (`batch(step)`), the learning rate, and the
+router's noise (torch's global generator is seeded at every step). A checkpoint therefore holds the weights, the
+optimizer's state and the step, and a run that is resumed from it does what the uninterrupted run would have done; on
+a CPU the results are equal to the bit.
 
-What a run's folder holds is said in `moe_course.lm.training.run_folder`.
+`moe_course.lm.training.run_folder` says what the folder of a run holds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from moe_course.lm.training.interrupt import interrupts_wait
 from moe_course.lm.training.objective import cross_entropy
 from moe_course.lm.training.run_folder import CHECKPOINT, LOG, begin, save
 from moe_course.lm.training.step import (
-    Gradients,
+    BatchStatistics,
     Optimizer,
     accumulate_gradients,
     learning_rate,
@@ -48,7 +48,7 @@ def train(
     model: Transformer,
     plan: TrainConfig,
     batch: Batch,
-    run: Path,
+    folder: Path,
     held_out: Sequence[Tensor] = (),
     resume: bool = False,
     progress: bool = True,
@@ -56,24 +56,24 @@ def train(
 ) -> None:
     """Train `model` in place, on the device where it is, and leave it at its last step.
 
-    batch(step): the tokens_BS1 of that step for all processes together, the same whenever it is asked.
-    held_out: batches tokens_BS1 to evaluate on. run: the folder to write to, the same for all processes. resume: go
-    on from its checkpoint, if there is one. watch(record, model): called after each line of the log.
+    batch(step): the tokens_BS1 of that step for all processes together, the same each time it is called. held_out:
+    batches tokens_BS1 to evaluate on. folder: the folder to write to, the same for all processes. resume: go on
+    from its checkpoint, if there is one. watch(record, model): called after each line of the log.
 
-    Interrupted (Ctrl-C, the stop button), it ends the step, saves a checkpoint, and raises KeyboardInterrupt; a
-    second interrupt does not wait.
+    When it is interrupted (Ctrl-C, the stop button), it ends the step, saves a checkpoint, and raises
+    KeyboardInterrupt; a second interrupt takes effect at once.
     Raises FileExistsError where the folder holds a run and resume is False; FloatingPointError, naming the step and
     the last checkpoint, where loss or gradient is not finite; the model then has the weights from before that step.
     """
     first = parallel.rank_and_size()[0] == 0
     optimizer = make_optimizer(model, plan)
-    start, spent = begin(run, model, optimizer, plan, resume)
+    start, spent = begin(folder, model, optimizer, plan, resume)
     parallel.same_start(model)
     compute: Any = torch.compile(model) if plan.compile else model
     model.train()
 
     bar = tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not (progress and first))
-    clock, log = Clock(*spent), Log(run / LOG)
+    clock, log = Clock(*spent), Log(folder / LOG)
     rates = _rates(model, plan)
     with interrupts_wait() as interrupted:
         for step in bar:
@@ -83,7 +83,7 @@ def train(
             rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
             numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
             clock.stop(tokens_BS1[:, 1:].numel())
-            _stop_unless_finite(numbers, step, run)
+            _stop_unless_finite(numbers, step, folder)
             bar.set_postfix_str(f"loss {numbers['ce']:.4f}")
 
             last = step == plan.steps - 1
@@ -103,7 +103,7 @@ def train(
                 if watch is not None:
                     watch(record, model)
             if first and (saves or interrupted()):
-                save(run, model, optimizer, plan, step + 1, clock.spent, must=last or interrupted())
+                save(folder, model, optimizer, plan, step + 1, clock.spent, must=last or interrupted())
             if interrupted() and not last:
                 raise KeyboardInterrupt(f"stopped after step {step}; resume goes on from there")
 
@@ -111,7 +111,7 @@ def train(
 def update(
     model: nn.Module, optimizer: Optimizer, tokens_BS1: Tensor, plan: TrainConfig, rate: float
 ) -> tuple[dict[str, float], list[Tensor]]:
-    """One step on one batch: (numbers to report, counts_LE). Where they are not finite, the weights stay."""
+    """One step on one batch: (numbers to report, counts_LE). If a number is not finite, the weights do not change."""
     device = next(model.parameters()).device
     bf16 = plan.bf16 and device.type == "cuda"
     autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
@@ -134,7 +134,7 @@ def update(
 
 
 def evaluate(model: nn.Module, batches: Sequence[Tensor]) -> float:
-    """CE in nats per token over batches tokens_BS1, every token alike; nan where there are none.
+    """CE in nats per token over batches tokens_BS1; every token has the same weight. nan if there are no batches.
 
     Computed in the parameters' dtype. Weights, biases, modes and the random state are left as they were.
     """
@@ -155,9 +155,9 @@ def moe_layers(model: nn.Module) -> list[MoELayer]:
 
 
 class Clock:
-    """Time spent training, without evaluation and saving, and tokens per second since it was last read.
+    """The time spent on training, without evaluation and saving, and the tokens per second since the last `read`.
 
-    `spent`: seconds on the clock, and seconds of processor time, which other programs do not lengthen.
+    `spent`: seconds by the clock, and seconds of processor time, which hardly depend on other programs.
     """
 
     def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
@@ -185,7 +185,7 @@ class Clock:
 
 
 def _rates(model: Transformer, plan: TrainConfig) -> Callable[[float], dict[str, float]]:
-    """tokens per second → FLOPs per second, and the share of the device's peak where that is known."""
+    """A function from tokens per second to FLOPs per second, and to the share of the device's peak if it is known."""
     device = model.embedding.weight.device
     each = costs.flops_per_token(model.config)
     peak = costs.peak_flops(device, plan.bf16)
@@ -199,29 +199,29 @@ def _rates(model: Transformer, plan: TrainConfig) -> Callable[[float], dict[str,
 
 
 def _seed(seed: int, step: int) -> int:
-    """Another one for every seed, step and process."""
+    """A seed that differs between all seeds, steps and processes."""
     rank, size = parallel.rank_and_size()
     return (seed * 1_000_003 + step) * size + rank
 
 
 def _to(tokens: Tensor, device: torch.device) -> Tensor:
-    """On the device; to a GPU from pinned memory, so that the host need not wait for the copy."""
+    """The tokens on the device. They go to a GPU from pinned memory, so that the host need not wait for the copy."""
     if device.type == "cuda" and tokens.device.type == "cpu":
         tokens = tokens.pin_memory()
     return tokens.to(device, non_blocking=True)
 
 
-def _read(result: Gradients, grad_norm: Tensor) -> dict[str, float]:
-    """The numbers of a step on the host, means over processes: the step's one transfer from the device."""
+def _read(result: BatchStatistics, grad_norm: Tensor) -> dict[str, float]:
+    """The numbers of a step on the host, as means over processes. A step makes no other transfer from the device."""
     means = torch.stack([result.ce, result.lb_loss, result.z_loss, result.drop_rate])
     values = torch.cat([parallel.mean(means), grad_norm.reshape(1)]).tolist()
     return dict(zip(("ce", "lb_loss", "z_loss", "drop_rate", "grad_norm"), values, strict=True))
 
 
-def _stop_unless_finite(numbers: dict[str, float], step: int, run: Path) -> None:
+def _stop_unless_finite(numbers: dict[str, float], step: int, folder: Path) -> None:
     wrong = {name: value for name, value in numbers.items() if not math.isfinite(value)}
     if wrong:
-        path = run / CHECKPOINT
+        path = folder / CHECKPOINT
         saved = f"the last good checkpoint is {path}" if checkpoint.exists(path) else "nothing is saved yet"
         raise FloatingPointError(
             f"step {step}: {', '.join(f'{name} is {value}' for name, value in wrong.items())}; {saved}"
@@ -229,5 +229,5 @@ def _stop_unless_finite(numbers: dict[str, float], step: int, run: Path) -> None
 
 
 def _shares(counts_E: Tensor) -> list[float]:
-    """load_E, rounded for the log."""
+    """load_E, rounded, as the log has it."""
     return [round(share, 5) for share in (counts_E / counts_E.sum()).tolist()]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from moe_course.moe import dispatchers as module
 from moe_course.moe import init_experts, moe_loop
-from moe_course.moe import ways as module
-from moe_course.moe.ways import DISPATCHES, compute_dtype, grouped_mm_runs, pick_dispatch
+from moe_course.moe.dispatchers import DISPATCHES, compute_dtype, grouped_mm_runs, pick_dispatch
 
 NAMES = ("x_TD", "weights_TK", "w_gate_EDF", "w_up_EDF", "w_down_EFD")
 WAYS = ["onehot", "sorted", "grouped", "fused", "auto"]

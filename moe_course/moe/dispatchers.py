@@ -27,7 +27,7 @@ from moe_course.moe.fused import fused_experts, fused_runs
 from moe_course.moe.loop import moe_loop
 from moe_course.shapes import check_axes
 
-Dispatch = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+DispatchFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 _grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm  # the public name came with torch 2.10
 
@@ -120,7 +120,7 @@ def moe_auto(
     return way(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
 
 
-DISPATCHES: dict[str, Dispatch] = {
+DISPATCHES: dict[str, DispatchFunction] = {
     "loop": moe_loop,
     "onehot": moe_onehot,
     "sorted": moe_sorted,
