@@ -1,4 +1,4 @@
-"""Figures of published models, beside which the notebook puts its own."""
+"""Statistics that others published, for comparison with those that notebook 08 measures."""
 
 MIXTRAL_LAYERS = (0, 15, 31)
 MIXTRAL_REPEATS = {

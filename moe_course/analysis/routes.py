@@ -1,4 +1,4 @@
-"""Where a model sends its tokens: its routing and losses over labelled documents, and what is left without an expert.
+"""Where a model sends its tokens: its routing and losses on labelled documents, and its losses without one expert.
 
     sample = windows(line, length=64, per_document=4, documents=100)     # line: a `moe_course.lm.Tokens`
     seen = record_routes(model, sample)
@@ -6,7 +6,7 @@
     with silenced(model, layer=2, expert=5):
         loss_G = loss_by_domain(model, sample)
 
-A window never crosses from one document into the next, so a token's routing is that of its own text and no other.
+A window never crosses from one document into the next, so the routing of a token depends on its own document only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from moe_course.moe.layer import MoELayer
 
 Value = TypeVar("Value")
-BATCH = 32  # windows that are computed together
+BATCH = 32  # how many windows are computed together
 
 
 class Line(Protocol):
-    """What is used of `moe_course.lm.Tokens`: documents one after the other, and where each starts."""
+    """What this module needs of `moe_course.lm.Tokens`: documents one after the other, and where each starts."""
 
     @property
     def ids_T(self) -> Tensor: ...
@@ -43,8 +43,9 @@ class Line(Protocol):
 class Sample:
     """Windows of documents, padded on the right to the same length.
 
-    ids_BS1: (B, S + 1), the last column is a target only. real_BS: where an input and its target are both of the
-    document, not padding. document_B, domain_B: whose window it is. All int64 but real_BS.
+    ids_BS1: (B, S + 1); the last column holds targets only. real_BS: True where an input and its target belong to the
+    document and are no padding. document_B, domain_B: the document and the domain of each window. All are int64
+    except real_BS.
     """
 
     ids_BS1: Tensor
@@ -54,7 +55,7 @@ class Sample:
     domains: tuple[str, ...]
 
     def per_token(self, value_B: Tensor) -> Tensor:
-        """A value of each window, for each of its tokens: (T,)."""
+        """Repeat a value of each window for each of its tokens: (T,)."""
         return value_B[:, None].expand_as(self.real_BS)[self.real_BS]
 
     def only(self, keep_B: Tensor) -> Sample:
@@ -65,11 +66,12 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Routes:
-    """What happened to every token of a sample; T runs over its windows, one after the other, without padding.
+    """What happened to every token of a sample. T runs over all windows, one after the other, without padding.
 
-    idx_LTK, weights_LTK: chosen experts and their weights, one row of axes for each MoE layer. token_T: the id of
-    the token that was routed; target_T: of the one after it, which the model had to guess, at a cost of loss_T nats.
-    position_T: place in its window, from 0; window_T, document_T and domain_T: where it comes from.
+    idx_LTK, weights_LTK: the chosen experts and their weights, for each MoE layer. token_T: the id of the token that
+    was routed. target_T: the id of the token after it, which the model had to predict; loss_T: the loss of that
+    prediction, in nats. position_T: the token's place in its window, from 0. window_T, document_T, domain_T: the
+    window, document and domain of the token.
     """
 
     idx_LTK: Tensor
@@ -88,8 +90,9 @@ class Routes:
 def windows(line: Line, length: int, per_document: int, documents: int) -> Sample:
     """Windows of at most `length` tokens: up to `per_document` of each of up to `documents` documents a domain.
 
-    Both are chosen evenly from what there is, in the order of the line. Documents of fewer than two tokens have
-    nothing to predict and are left out. Raises ValueError for sizes below 1, and where nothing is left.
+    Both are spread evenly over the documents and over each document, and their order stays. Documents of fewer than
+    two tokens have nothing to predict and are left out. Raises ValueError for sizes below 1, and if no document is
+    left.
     """
     if min(length, per_document, documents) < 1:
         raise ValueError(
@@ -112,10 +115,10 @@ def windows(line: Line, length: int, per_document: int, documents: int) -> Sampl
 
 
 def record_routes(model: nn.Module, sample: Sample) -> Routes:
-    """Run a language model over a sample, and collect what its routers chose and what it lost.
+    """Run a language model over a sample, and collect what its routers chose and the loss of every token.
 
-    model(tokens_BS) returns (logits_BSV, aux), and aux.stats holds the MoEStats of each MoE layer. Its mode is put
-    back afterwards. Raises ValueError for a model without MoE layers.
+    model(tokens_BS) returns (logits_BSV, aux), and aux.stats holds the MoEStats of each MoE layer. Afterwards the
+    model is in the mode it had before. Raises ValueError for a model without MoE layers.
     """
     layers = moe_layers(model)
     if not layers:
@@ -143,7 +146,7 @@ def record_routes(model: nn.Module, sample: Sample) -> Routes:
 
 
 def loss_by_domain(model: nn.Module, sample: Sample) -> Tensor:
-    """loss_G: cross-entropy of each domain's tokens, nats a token; nan for a domain that the sample has not."""
+    """loss_G: cross-entropy of each domain's tokens, nats per token; nan for a domain without tokens."""
     loss_T = torch.cat([losses for losses, _, _ in _run(model, sample)]).double()
     domain_T, count = sample.per_token(sample.domain_B), len(sample.domains)
     sums_G = torch.zeros(count, dtype=torch.float64).scatter_add(0, domain_T, loss_T)
@@ -152,10 +155,10 @@ def loss_by_domain(model: nn.Module, sample: Sample) -> Tensor:
 
 @contextmanager
 def silenced(model: nn.Module, layer: int, expert: int) -> Iterator[None]:
-    """Within, one expert of one MoE layer answers 0. Nothing is rerouted: the gates stay as they were.
+    """Inside, one expert of one MoE layer returns 0. Nothing is rerouted: the gates stay as they were.
 
-    Its `w_down` is set to 0, which is exact: SwiGLU has no biases. The weights come back afterwards, to the bit,
-    whatever happens within. Raises ValueError where there is no such layer or expert.
+    Its `w_down` is set to 0, which is exact: SwiGLU has no biases. Afterwards the weights are what they were, to
+    the bit, even if an error is raised inside. Raises ValueError if there is no such layer or expert.
     """
     layers = moe_layers(model)
     if not 0 <= layer < len(layers):
@@ -196,9 +199,9 @@ def moe_layers(model: nn.Module) -> list[MoELayer]:
 
 
 def _run(model: nn.Module, sample: Sample) -> Iterator[tuple[Tensor, list[Any], Tensor]]:
-    """Batch by batch: the loss of its real tokens, the stats of its layers, and which of its tokens are real.
+    """For each batch: the loss of its real tokens, the stats of its layers, and which of its tokens are real.
 
-    Padding stands after the text, where a causal model does not look, and is computed for nothing.
+    Padding stands after the text, so it has no influence on a causal model; its own results are not used.
     """
     training = model.training
     model.eval()

@@ -1,7 +1,7 @@
-"""What did the experts learn? Counts of routing by label, and the null models that a claim has to beat.
+"""What did the experts learn? Counts of routing by label, and the null models that a claim must be compared with.
 
-All of this is measured on recorded choices, away from the hot path, so values may be read on the host.
-Statistics are Python floats. Experts and labels may be int32 or int64; what is out of range raises ValueError.
+All of this is computed from recorded choices, not during training, so values may be read on the host. Statistics are
+Python floats. Experts and labels may be int32 or int64; values out of range raise ValueError.
 """
 
 import math
@@ -13,8 +13,8 @@ from torch import Tensor
 from moe_course.moe.counts import expert_counts
 from moe_course.shapes import check_axes
 
-TIE = 1e-9  # bits: the same table, summed in another order, is still a tie
-CELLS_AT_ONCE = 2**22  # of the null's tables: keeps a block of rounds within tens of megabytes
+TIE = 1e-9  # bits: two sums over the same table in another order differ by less
+CELLS_AT_ONCE = 2**22  # cells of the tables in one block of rounds: tens of megabytes
 
 
 def routing_counts(idx_TK: Tensor, labels_T: Tensor, num_labels: int, num_experts: int) -> Tensor:
@@ -30,12 +30,12 @@ def routing_counts(idx_TK: Tensor, labels_T: Tensor, num_labels: int, num_expert
 
 
 def mutual_information(counts_GE: Tensor) -> float:
-    """How many bits the label tells about the expert, and the expert about the label, I(G; E) of the counts.
+    """How many bits of information label and expert give about each other: I(G; E) of the counts.
 
     This plug-in estimate is biased upwards: chance alone gives more than 0. For N independent tokens it gives
     about (G − 1)(E − 1)/(2N ln 2) bits, because 2N ln 2 · I is the likelihood-ratio statistic, chi-squared in the
-    limit. Where the tokens of a document are alike it gives far more. Hence `permutation_null`.
-    Raises ValueError for negative counts, and when there are none.
+    limit. If the tokens of a document are alike, chance gives far more. Hence `permutation_null`.
+    Raises ValueError for negative counts, and if all counts are 0.
     """
     check_axes(counts_GE=counts_GE)
     if bool((counts_GE < 0).any()) or not counts_GE.sum() > 0:
@@ -46,10 +46,10 @@ def mutual_information(counts_GE: Tensor) -> float:
 def conditional_mutual_information(
     idx_T: Tensor, labels_T: Tensor, tokens_T: Tensor, num_labels: int, num_experts: int
 ) -> float:
-    """Bits that label and expert share beyond what the token tells: I(E; G | V) = Σ_v p(v) · I(E; G | token v).
+    """Bits that label and expert share when the token is known: I(E; G | V) = Σ_v p(v) · I(E; G | token v).
 
-    About 0 when the label matters only through which tokens it brings. Tokens are ids, any integers. Rare
-    tokens inflate the plug-in estimate, so compare it with `permutation_null(..., tokens_T=tokens_T)` only.
+    It is about 0 if the label matters only because other labels have other tokens. Tokens are ids, any integers. Rare
+    tokens inflate the plug-in estimate, so compare it only with `permutation_null(..., tokens_T=tokens_T)`.
     """
     check_axes(idx_T=idx_T, labels_T=labels_T, tokens_T=tokens_T)
     _check_range("labels_T", labels_T, num_labels, "num_labels")
@@ -69,7 +69,7 @@ def permutation_p_value(
     rounds: int,
     generator: torch.Generator,
 ) -> float:
-    """How often labels shuffled between documents share as many bits with the experts: a p-value in (0, 1].
+    """How often labels that are shuffled between documents share as many bits with the experts: a p-value in (0, 1].
 
     (1 + #{null ≥ observed}) / (1 + rounds), never 0: the labels as they are count as one of the shuffles.
     Source: Phipson and Smyth 2010, arXiv 1603.05766. The null is that of `permutation_null`.
@@ -105,11 +105,11 @@ def permutation_null(
     generator: torch.Generator,
     tokens_T: Tensor | None = None,
 ) -> Tensor:
-    """Mutual information under the null that labels have nothing to do with routing: null_R, bits, float64.
+    """Mutual information under the hypothesis that labels have no influence on routing: null_R, bits, float64.
 
     R counts rounds here. Each round permutes the labels of the documents `groups_T` (ids, any integers), and all
-    tokens of a document keep one label: they are alike, so they are not exchangeable, and shuffling them one by
-    one would reject nearly every true null. With `tokens_T` the statistic is I(E; G | token).
+    tokens of a document keep one label. The tokens of a document are alike and therefore not exchangeable: shuffling
+    them one by one would reject nearly every true null hypothesis. With `tokens_T` the statistic is I(E; G | token).
     Raises ValueError for fewer than one round, and for a document with two labels.
     """
     check_axes(idx_T=idx_T, labels_T=labels_T, groups_T=groups_T)
@@ -140,7 +140,7 @@ def repeat_rate(idx_BS: Tensor) -> float:
     """Share of the neighbours in a sequence, B·(S − 1) pairs, whose first choice is the same expert.
 
     Compare it with `chance_repeat_rate`. Source: Mixtral of Experts, arXiv 2401.04088, table 5 ("first choice").
-    Raises ValueError where no token has a neighbour.
+    Raises ValueError if no token has a neighbour.
     """
     sizes = check_axes(idx_BS=idx_BS)
     if sizes["B"] < 1 or sizes["S"] < 2:
@@ -168,9 +168,9 @@ def coactivation(idx_TK: Tensor, num_experts: int) -> Tensor:
 def expected_coactivation(idx_TK: Tensor, num_experts: int) -> Tensor:
     """Co-activation if partners were chosen by load alone: counts_EE, float64, symmetric, the diagonal 0.
 
-    The table a_e · a_f off the diagonal whose rows sum to what they do in `coactivation`, K − 1 times the tokens
-    of the expert (quasi-independence). Plain independence, T · q_e · q_f with q_e the share of tokens that chose
-    e, lets a token choose an expert twice, and so expects more pairs than there are.
+    It is the table a_e · a_f off the diagonal whose rows have the same sums as in `coactivation`, K − 1 times the
+    tokens of the expert (quasi-independence). Plain independence, T · q_e · q_f with q_e the share of tokens that
+    chose e, lets a token choose an expert twice, and so expects more pairs than there are.
     """
     tokens_E = _chosen(idx_TK, num_experts).sum(dim=0)
     rows_E = tokens_E * (idx_TK.shape[1] - 1)
@@ -178,14 +178,14 @@ def expected_coactivation(idx_TK: Tensor, num_experts: int) -> Tensor:
     for _ in range(2_000):
         others_E = (a_E.sum() - a_E).clamp(min=1e-300)
         step_E = rows_E / (a_E * others_E).clamp(min=1e-300)
-        a_E = a_E * step_E.sqrt()  # half a step: a whole one swings for ever
+        a_E = a_E * step_E.sqrt()  # half a step: with whole steps the values would swing for ever
         if bool((step_E - 1).abs()[rows_E > 0].le(1e-10).all()):
             break
     return torch.outer(a_E, a_E).fill_diagonal_(0)
 
 
 def saturation(idx_early_TK: Tensor, idx_late_TK: Tensor) -> float:
-    """Share of a token's K experts that it still has later, mean over tokens; the order of slots is nothing.
+    """Share of a token's K experts that it still has later, as a mean over tokens, whatever the order of slots.
 
     Two unrelated balanced routers agree on K/E. Source: OLMoE, arXiv 2409.02060, section 5.1, and the authors'
     scripts/run_moe_analysis.py in allenai/OLMoE (8eb1b3d): |early ∩ final| / K.
@@ -204,7 +204,7 @@ def ablation_effect(ce_by_label_base_G: Tensor, ce_by_label_ablated_GE: Tensor) 
 
 
 def _bits(counts: Tensor) -> Tensor:
-    """Mutual information of each table (..., G, E) of counts, float64; 0 for an empty one. 0 · log 0 is 0."""
+    """Mutual information of each table (..., G, E) of counts, float64; 0 for a table of zeros. 0 · log 0 is 0."""
     whole = _x_log_x(counts.sum(dim=(-2, -1)))
     joint = _x_log_x(counts).sum(dim=(-2, -1))
     rows, columns = (_x_log_x(counts.sum(dim=dim)).sum(dim=-1) for dim in (-1, -2))
@@ -239,7 +239,7 @@ def _permutations(rounds: int, length: int, generator: torch.Generator) -> Tenso
 
 
 def _blocks(rounds: int, cells: int) -> Iterator[int]:
-    """Numbers of rounds that sum to `rounds`, each small enough for tables of `cells` cells."""
+    """Numbers of rounds that sum to `rounds`, each so small that its tables of `cells` cells fit into memory."""
     size = max(1, CELLS_AT_ONCE // cells)
     for start in range(0, rounds, size):
         yield min(size, rounds - start)

@@ -1,7 +1,7 @@
 """Ways to keep experts busy: auxiliary losses, a bias without a loss, and experts that choose.
 
-Nothing here reads a value on the host. Losses are 0-dim tensors, in float32 at least, for the caller to weigh
-and add; nothing is kept in globals and no bias is updated in secret.
+Nothing here reads a value on the host. Losses are 0-dim tensors, in float32 at least; the caller multiplies them
+with weights and adds them. Nothing is kept in globals, and no bias is updated unless a caller asks for it.
 """
 
 import torch
@@ -16,7 +16,7 @@ from moe_course.shapes import check_axes
 def load_balancing_loss(probs_TE: Tensor, idx_TK: Tensor, mask_T: Tensor | None = None) -> Tensor:
     """E·Σ_e f_e·P_e: f the fraction of assignments, P the mean probability; uniform routing gives 1 for every K.
 
-    Tokens whose mask is False (padding) count nowhere; where no token is left the loss is 0. f is a count, so
+    Tokens whose mask is False (padding) count nowhere; if no token is left the loss is 0. f is a count, so
     the gradient flows through P alone: it lowers probabilities in proportion to load. 1 is not the minimum.
     Source: Switch Transformers, arXiv 2101.03961, equations 4 to 6. Megatron-LM divides f by K as well;
     transformers' `load_balancing_loss_func` does not, and gives K times this.
@@ -29,7 +29,7 @@ def load_balancing_loss(probs_TE: Tensor, idx_TK: Tensor, mask_T: Tensor | None 
     else:
         kept = mask_T.to(p_TE.dtype).sum().clamp(min=1)
         f_E = expert_counts(idx_TK, num_experts, mask_T).to(p_TE.dtype) / (kept * idx_TK.shape[1])
-        # where, not a product: what a padding row holds may be nan
+        # where, not a product: a padding row may hold nan
         P_E = torch.where(mask_T[:, None].bool(), p_TE, 0).sum(dim=0) / kept
     return num_experts * (f_E * P_E).sum()
 
@@ -45,12 +45,12 @@ def router_z_loss(logits_TE: Tensor) -> Tensor:
 
 
 def biased_top_k(scores_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Select on scores + bias; weigh with the scores alone, renormalised over the selected, times scale.
+    """Select on scores + bias; the weights are the scores alone, renormalised over the selected, times scale.
 
-    The bias moves tokens between experts and never enters an output. Slots come in descending biased score,
-    ties in the order of the experts. Returns (weights_TK in the dtype of scores_TE, idx_TK int64); no gradient
-    reaches the bias. Raises ValueError for k outside 1..E.
-    Source: DeepSeek-V3, arXiv 2412.19437, equations 12 to 16.
+    The bias moves tokens between experts and never enters an output. Slots are in descending order of the biased
+    score, equal scores in the order of the experts. Returns (weights_TK in the dtype of scores_TE, idx_TK int64);
+    no gradient reaches the bias. Raises ValueError for k outside 1..E. Source: DeepSeek-V3, arXiv 2412.19437,
+    equations 12 to 16.
     """
     _check_k(k, check_axes(scores_TE=scores_TE, bias_E=bias_E)["E"])
     _, idx_TK = _top_k(scores_TE.detach() + bias_E.detach(), k)
@@ -61,7 +61,7 @@ def biased_top_k(scores_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) 
 
 @torch.no_grad()
 def update_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
-    """b + rate·sign(mean(n) − n): up for experts below the mean load, down for those above.
+    """b + rate·sign(mean(n) − n): the bias rises for experts below the mean load and falls for those above it.
 
     The step's size does not depend on the size of the error. Returns a new tensor in the dtype of bias_E,
     without gradient. Source: Wang et al. 2024, arXiv 2408.15664, algorithm 1.
@@ -75,8 +75,8 @@ def update_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
 def expert_choice(probs_TE: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
     """Every expert takes the `capacity` tokens that give it the highest probability.
 
-    Perfectly balanced by construction. A token may be taken by many experts or by none, and whether it is
-    taken depends on every other token, later ones included. Returns (weights_EC in descending order, those
+    The load is always perfectly balanced. A token may be taken by many experts or by none, and this depends on every
+    other token, later ones included. Returns (weights_EC in descending order, those
     probabilities; idx_EC int64, tokens). Raises ValueError for a capacity outside 1..T.
     Source: Zhou et al. 2022, arXiv 2202.09368, equation 1.
     """

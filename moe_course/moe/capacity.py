@@ -1,10 +1,11 @@
-"""Capacity: experts with room for C assignments each, the queue before each expert, and the buffers.
+"""Capacity: experts that take C assignments each, the queue in front of each expert, and the buffers.
 
-Buffers of one fixed shape are what made MoE layers fit compilers and all-to-all exchanges (GShard, Switch). The
-price: an expert that is chosen more than C times drops the rest, and one that is chosen less pads with zeros.
+Buffers of one fixed shape suit compilers and all-to-all exchanges, and so made large MoE layers possible (GShard,
+Switch). They have a price: an expert that is chosen more than C times drops the rest, and one that is chosen less
+often computes zeros.
 
-A position is the place of an assignment in its expert's queue, from 0. The three fills differ in who queues
-first and in nothing else. The functions that return tensors read no value on the host and run on the `meta`
+A position is the place of an assignment in its expert's queue, from 0. The three fills differ only in which
+assignments come first. The functions that return tensors read no value on the host and run on the `meta`
 device; the others return Python numbers.
 """
 
@@ -21,15 +22,15 @@ def expert_capacity(num_tokens: int, num_experts: int, top_k: int, factor: float
     """Slots of each expert, C = ceil(T·K/E · factor), counted in assignments.
 
     Megatron counts assignments too; Switch (arXiv 2101.03961, equation 3) counts tokens, which is the same for
-    its K = 1. The factor is taken as it is written: 1.1 times 100 is 110, though in floating point 100 · 1.1
-    exceeds it. Raises ValueError for sizes or a factor that are not positive, and for K above E.
+    its K = 1. The factor means the decimal number that was written: 1.1 times 100 is 110, though in floating point
+    100 · 1.1 is a little more. Raises ValueError for sizes or a factor that are not positive, and for K above E.
     """
     sizes = {"num_tokens": num_tokens, "num_experts": num_experts, "top_k": top_k}
     if min(sizes.values()) < 1 or top_k > num_experts:
         raise ValueError(f"sizes must be positive and top_k at most num_experts, got {sizes}")
     if not 0 < factor < math.inf:
         raise ValueError(f"the capacity factor must be positive and finite, got {factor}")
-    # Not a Fraction: torch.compile can follow this, also where the number of tokens varies.
+    # round, not a Fraction: torch.compile understands it, even when the number of tokens varies.
     return math.ceil(round(num_tokens * top_k * factor / num_experts, 9))
 
 
@@ -46,7 +47,7 @@ def positions_in_expert(idx_TK: Tensor, num_experts: int) -> Tensor:
 def token_major_positions(idx_TK: Tensor, num_experts: int) -> Tensor:
     """Place of each assignment in its expert's queue, token-major: all choices of token 0, then of token 1.
 
-    The one fill in which no token can take the place of an earlier one. Returns pos_TK, int64.
+    This is the only fill in which no token can take the place of an earlier one. Returns pos_TK, int64.
     """
     check_axes(idx_TK=idx_TK)
     return _places(idx_TK.flatten(), num_experts).view_as(idx_TK)
@@ -55,8 +56,8 @@ def token_major_positions(idx_TK: Tensor, num_experts: int) -> Tensor:
 def batch_priority_positions(idx_TK: Tensor, weights_TK: Tensor, num_experts: int) -> Tensor:
     """Place of each assignment in its expert's queue, when tokens queue in descending first-choice weight.
 
-    Choice-major like `positions_in_expert`; tokens of equal weight keep their order. Returns pos_TK, int64.
-    Source: V-MoE, Riquelme et al. 2021, arXiv 2106.05974, section 4.1.
+    Like `positions_in_expert`, all first choices come before all second ones; tokens of equal weight keep their
+    order. Returns pos_TK, int64. Source: V-MoE, Riquelme et al. 2021, arXiv 2106.05974, section 4.1.
     """
     check_axes(idx_TK=idx_TK, weights_TK=weights_TK)
     order_T = weights_TK[:, 0].argsort(descending=True, stable=True)
@@ -76,7 +77,7 @@ def fill_buffers(x_TD: Tensor, idx_TK: Tensor, pos_TK: Tensor, num_experts: int,
     slots = num_experts * capacity
     slot_TK = torch.where(pos_TK < capacity, idx_TK * capacity + pos_TK, slots)
     rows_ND = x_TD.repeat_interleave(sizes["K"], dim=0)
-    # One row too many: what is dropped goes there, and away. No shape then depends on what was dropped.
+    # Dropped rows go to one extra row, which is cut off: so no shape depends on how many are dropped.
     buf = x_TD.new_zeros(slots + 1, sizes["D"]).index_copy(0, slot_TK.flatten(), rows_ND)
     return buf[:-1].view(num_experts, capacity, sizes["D"])
 
@@ -96,10 +97,10 @@ def read_buffers(buf_ECD: Tensor, idx_TK: Tensor, pos_TK: Tensor, weights_TK: Te
 
 
 def drop_and_waste(idx_TK: Tensor, num_experts: int, capacity: int) -> tuple[float, float]:
-    """What a capacity costs: (share of the N assignments dropped, share of the E·C slots that stay empty).
+    """What a capacity costs: (the share of the N assignments dropped, the share of the E·C slots that stay empty).
 
-    Who queues first does not matter here. Reads the counts on the host. Raises ValueError without assignments
-    or for a capacity below 1.
+    The order of the queues does not matter here. Reads the counts on the host. Raises ValueError if there are no
+    assignments, or for a capacity below 1.
     """
     check_axes(idx_TK=idx_TK)
     if idx_TK.numel() == 0 or capacity < 1:
@@ -131,7 +132,7 @@ def uniform_drop_rate(num_tokens: int, num_experts: int, top_k: int, capacity: i
 
 
 def _places(queue_N: Tensor, num_experts: int) -> Tensor:
-    """How many before each entry of the queue chose the same expert, without an (N, E) matrix."""
+    """How many entries before each entry of the queue name the same expert, computed without an (N, E) matrix."""
     order_N = queue_N.argsort(stable=True)
     counts_E = expert_counts(queue_N[:, None], num_experts)
     starts_E = counts_E.cumsum(0) - counts_E

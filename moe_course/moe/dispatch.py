@@ -4,8 +4,9 @@
     y_ND = grouped_ffn(gather_tokens(x_TD, order_N, top_k), counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
     y_TD = combine(y_ND, order_N, weights_TK)
 
-An assignment is a pair of token and slot, flattened token-major: n = t·K + k. Off the CPU no function here reads a
-value back from the device. The scheme is that of MegaBlocks (Gale et al. 2022, arXiv 2211.15841, section 5).
+An assignment is a pair of token and slot, flattened token-major: n = t·K + k. On an accelerator no function here
+reads a value back from the device. The scheme is that of MegaBlocks (Gale et al. 2022, arXiv 2211.15841, section
+5).
 """
 
 import torch
@@ -20,7 +21,7 @@ def plan_dispatch(idx_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
     """The assignments sorted by expert, and how many each expert has.
 
     Returns (order_N, counts_E), both int64: order_N lists the flat assignments of expert 0, then those of expert 1
-    and so on, each group in its old order; counts_E has a 0 for an expert that nobody chose.
+    and so on, each group in its old order; counts_E has a 0 for an expert that no token chose.
     Raises ValueError for num_experts below 1.
     """
     check_axes(idx_TK=idx_TK)
@@ -43,10 +44,11 @@ def gather_tokens(x_TD: Tensor, order_N: Tensor, top_k: int) -> Tensor:
 def grouped_ffn(
     x_ND: Tensor, counts_E: Tensor, w_gate_EDF: Tensor, w_up_EDF: Tensor, w_down_EFD: Tensor
 ) -> Tensor:
-    """SwiGLU experts on rows that stand grouped by expert: the first counts_E[0] rows are expert 0's, and so on.
+    """SwiGLU experts on rows that are grouped by expert: the first counts_E[0] rows belong to expert 0, and so on.
 
-    An expert without rows is legal and gets a gradient of zeros. Returns y_ND in the dtype of x_ND. On the CPU
-    raises ValueError where the counts do not add up to N; elsewhere that would cost a transfer and is not looked at.
+    An expert without rows is allowed and gets a gradient of zeros. Returns y_ND in the dtype of x_ND. On the CPU
+    raises ValueError if the counts do not add up to N; on other devices that would cost a transfer and is not
+    checked.
     """
     check_axes(x_ND=x_ND, counts_E=counts_E, w_gate_EDF=w_gate_EDF, w_up_EDF=w_up_EDF, w_down_EFD=w_down_EFD)
     if x_ND.device.type == "cpu":
@@ -55,9 +57,9 @@ def grouped_ffn(
 
 
 def combine(y_ND: Tensor, order_N: Tensor, weights_TK: Tensor) -> Tensor:
-    """Bring the rows back to their tokens and add them up: y_t = Σ_k weights[t, k] · (row of assignment t·K + k).
+    """Bring the rows back to their tokens and add them: y_t = Σ_k weights[t, k] · (row of assignment t·K + k).
 
-    A token's slots are added in one order whatever the plan, so a result repeats on every device. Returns y_TD in
+    A token's slots are always added in the same order, so a result can be repeated on every device. Returns y_TD in
     the dtype of y_ND. Raises ValueError unless there are T·K rows.
     """
     sizes = check_axes(y_ND=y_ND, order_N=order_N, weights_TK=weights_TK)
@@ -72,19 +74,19 @@ def combine(y_ND: Tensor, order_N: Tensor, weights_TK: Tensor) -> Tensor:
 
 
 def _in_groups(x_ND: Tensor, counts: list[int], *experts: Tensor) -> Tensor:
-    """One product after another, for the CPU, where reading the counts costs nothing and nothing is padded."""
+    """One expert after another, for the CPU: there reading the counts costs nothing, and no row is padded."""
     if sum(counts) != len(x_ND):
         raise ValueError(f"counts_E = {counts} adds up to {sum(counts)}, there are {len(x_ND)} rows")
-    # Unbind once: slicing w[e] in the loop makes autograd allocate a full-size gradient for every expert.
+    # Unbind once: slicing w[e] in the loop would make autograd allocate a full-size gradient for every expert.
     parts = zip(x_ND.split(counts), *(w.unbind() for w in experts), strict=True)
     return torch.cat([swiglu_ffn(*part) for part in parts])
 
 
 def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
-    """A few batched products without reading any count: the shapes hang on N and E alone.
+    """A few batched products that read no count: their shapes depend on N and E alone.
 
-    Each expert's rows fill tiles of `rows` rows; its last tile is padded with zeros. However the counts fall,
-    N // rows + E tiles are enough, which is at most 2·E with rows = N/E: twice the rows, twice the weights.
+    Each expert's rows fill tiles of `rows` rows; its last tile is padded with zeros. Whatever the counts are,
+    N // rows + E tiles are enough. With rows = N/E these are at most 2·E tiles: twice the rows and twice the weights.
     """
     (total, width), num_experts, device = x_ND.shape, len(counts_E), x_ND.device
     rows = max(1, -(-total // num_experts))
@@ -92,11 +94,11 @@ def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
     tiles_E = (counts_E + rows - 1) // rows
     shift_E = (tiles_E.cumsum(0) - tiles_E) * rows - (
         counts_E.cumsum(0) - counts_E
-    )  # room that padding takes
+    )  # how many rows of padding stand before each expert
     expert_N = torch.searchsorted(counts_E.cumsum(0), torch.arange(total, device=device), right=True)
     place_N = torch.arange(total, device=device) + shift_E[expert_N]
     expert_of_tile = torch.searchsorted(tiles_E.cumsum(0), torch.arange(num_tiles, device=device), right=True)
-    expert_of_tile = expert_of_tile.clamp(max=num_experts - 1)  # tiles that nobody needs hold zeros
+    expert_of_tile = expert_of_tile.clamp(max=num_experts - 1)  # tiles that are not needed hold zeros
 
     wide = torch.promote_types(x_ND.dtype, experts[0].dtype)
     w_gate, w_up, w_down = (w.to(wide)[expert_of_tile] for w in experts)

@@ -1,16 +1,17 @@
-"""Five ways from tokens to experts and back, one signature, one result.
+"""The five dispatches: functions that send tokens to experts and bring the results back, with one signature.
 
-Each takes (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) and returns
-y_TD = Σ_k weights[t, k] · expert[idx[t, k]](x_t) in the dtype of x_TD, with the same gradients up to rounding.
+Each takes (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) and returns y_TD = Σ_k weights[t, k] ·
+expert[idx[t, k]](x_t) in the dtype of x_TD. Outputs and gradients are equal up to rounding.
 
     loop      one expert after another; the reference, in loop.py
-    onehot    every expert on every token, and a one-hot mask picks: E/K times the arithmetic
+    onehot    every expert computes every token, and a one-hot mask selects: E/K times the arithmetic
     sorted    assignments sorted by expert, one product per expert on its own rows
     grouped   sorted, and one product for all experts at once, by torch's grouped GEMM operator
     fused     sorted, as one autograd function that writes less to memory; on a CPU only, in fused.py
 
-`loop` asks the device who chose an expert, which makes the host wait for it, and does not run on the meta device.
-The others ask nothing of an accelerator and do. `auto` picks among `fused`, `grouped` and `sorted`.
+`loop` reads from the device which tokens chose an expert, so the host waits for it, and it does not run on the meta
+device. The others read nothing from an accelerator and run there. `auto` chooses among `fused`, `grouped` and
+`sorted`.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def moe_onehot(
     w_up_EDF: Tensor,
     w_down_EFD: Tensor,
 ) -> Tensor:
-    """Every expert computes every token; a one-hot mask weighs what was asked for and drops the rest.
+    """Every expert computes every token; a one-hot mask weights the chosen results and removes all others.
 
-    GShard's einsum dispatch (arXiv 2006.16668, algorithm 2) with room for every token in every expert: slot t is then
-    token t, and the mask_TEC of that paper shrinks to a matrix of gates. Matrix products of fixed shape only.
+    GShard's einsum dispatch (arXiv 2006.16668, algorithm 2) with room for every token in every expert: slot t then
+    holds token t, and the mask_TEC of that paper becomes a matrix of gates. All matrix products have fixed shapes.
     """
     E, T = _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
     y_ETD = swiglu_experts(x_TD.expand(E, T, -1), w_gate_EDF, w_up_EDF, w_down_EFD)
@@ -103,8 +104,8 @@ def moe_fused(
     """`moe_sorted` with fewer passes over memory, on a CPU; as `moe_grouped` where that cannot run."""
     _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
     serves = fused_runs(x_TD, weights_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
-    way = fused_experts if serves else moe_grouped
-    return way(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    dispatch = fused_experts if serves else moe_grouped
+    return dispatch(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
 
 
 def moe_auto(
@@ -115,9 +116,9 @@ def moe_auto(
     w_up_EDF: Tensor,
     w_down_EFD: Tensor,
 ) -> Tensor:
-    """The way that `pick_dispatch` picks for these inputs."""
-    way = DISPATCHES[pick_dispatch(x_TD, w_gate_EDF)]
-    return way(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
+    """The dispatch that `pick_dispatch` chooses for these inputs."""
+    dispatch = DISPATCHES[pick_dispatch(x_TD, w_gate_EDF)]
+    return dispatch(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
 
 
 DISPATCHES: dict[str, DispatchFunction] = {

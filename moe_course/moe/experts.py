@@ -47,7 +47,7 @@ def init_experts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fresh weights (w_gate_EDF, w_up_EDF, w_down_EFD), normal with standard deviation 1/√fan-in.
 
-    Each matrix then keeps the scale of what passes through it. dtype and device are torch's defaults unless given.
+    Each product then has the scale of its input. dtype and device are torch's defaults unless given.
     Raises ValueError for sizes below 1.
     """
     if min(num_experts, d_model, d_ff) < 1:

@@ -1,11 +1,11 @@
-"""The mixture-of-experts layer: router, experts and the traffic between them, put together.
+"""The mixture-of-experts layer: router, dispatch and experts, put together.
 
     config = MoEConfig(d_model=256, d_ff=352, num_experts=8, top_k=2)
     layer = MoELayer(config)
     y_BSD, stats = layer(x_BSD)
 
-Read `MoELayer.forward` first; the rest of the package is its parts. Nothing in a forward pass asks the device for
-a value (`dispatch` "loop" excepted), edits its input or changes the layer.
+Read `MoELayer.forward` first; the rest of the package is its parts. Nothing in a forward pass reads a value from the
+device (except the dispatch "loop"), edits its input or changes the layer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["MoEConfig", "MoELayer", "MoEStats"]
 
 @dataclass(frozen=True, eq=False)
 class MoEStats:
-    """What one forward pass of a layer did. Losses and rates are 0-dim tensors; padding counts in none but drop_rate.
+    """What one forward pass of a layer did. Losses and rates are 0-dim tensors; padding counts only in drop_rate.
 
     lb_loss: load-balancing loss, 1 for uniform routing, gradient through the scores. z_loss: router z-loss.
     drop_rate: share of the assignments that found their expert full. counts_E: assignments per expert before any
@@ -56,9 +56,9 @@ class MoEStats:
 
 
 class MoELayer(nn.Module):
-    """A mixture of experts in place of a feed-forward layer. Parameters and buffers, as the config asks for them:
+    """A mixture of experts in the place of a feed-forward layer. Parameters and buffers (some configs need fewer):
 
-    router (D, E), w_gate (E, D, F), w_up (E, D, F), w_down (E, F, D); shared experts side by side as one of width
+    router (D, E), w_gate (E, D, F), w_up (E, D, F), w_down (E, F, D); the shared experts as one expert of width
     n = num_shared · d_ff_shared: shared_gate (D, n), shared_up (D, n), shared_down (n, D); router_noise (D, E);
     and the buffer balance_bias (E), which no gradient reaches: `update_bias` moves it.
     """
@@ -68,7 +68,7 @@ class MoELayer(nn.Module):
     def __init__(self, config: MoEConfig, generator: torch.Generator | None = None):
         super().__init__()
         self.config = c = config
-        # A small start, so that at first every expert is about as likely as the next.
+        # Small weights at the start, so that all experts are about equally likely at first.
         self.router = nn.Parameter(
             0.1 * c.d_model**-0.5 * torch.randn(c.d_model, c.num_experts, generator=generator)
         )
@@ -83,9 +83,10 @@ class MoELayer(nn.Module):
             self.register_buffer("balance_bias", torch.zeros(c.num_experts, dtype=torch.float32))
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor | None = None) -> tuple[Tensor, MoEStats]:
-        """y_BSD in the dtype of x_BSD, and what happened.
+        """Returns y_BSD in the dtype of x_BSD, and the stats of this pass.
 
-        mask_BS: False for padding. It is routed like any token, but counts neither in the losses nor in the load.
+        mask_BS: False for padding. Padding is routed like any token, but counts neither in the losses nor in the
+        load.
         """
         c = self.config
         B, S, D = self._sizes(x_BSD, mask_BS)
@@ -123,10 +124,10 @@ class MoELayer(nn.Module):
 
     @torch.no_grad()
     def update_bias(self, counts_E: Tensor) -> None:
-        """Move the balancing bias one step against the load, once an optimizer step, in training only.
+        """Move the balancing bias one step against the load. Call it once for each optimizer step, in training only.
 
         counts_E: the assignments of the whole batch; sum `stats.counts_E` over micro-batches and processes first.
-        Raises ValueError where the config asks for no bias.
+        Raises ValueError if the layer has no bias.
         """
         if not self.config.bias_rate:
             raise ValueError("this layer has no balancing bias: its bias_rate is 0")
@@ -134,14 +135,14 @@ class MoELayer(nn.Module):
         self.balance_bias.copy_(update_bias(self.balance_bias, counts_E, self.config.bias_rate))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MoELayer:
-        """Keep the bias in float32 when the layer is cast: bfloat16 would swallow its small steps."""
+        """Keep the bias in float32 when the layer is cast: in bfloat16 its small steps would be rounded away."""
         super()._apply(fn, recurse)
         if self.config.bias_rate:
             self.balance_bias = self.balance_bias.float()
         return self
 
     def _logits(self, x_TD: Tensor) -> Tensor:
-        """Float32 whatever the rest computes in: Switch, section 2.4."""
+        """The router's logits, in float32 whatever the dtype of the input (Switch, section 2.4)."""
         if not (self.config.noise and self.training):
             return router_logits(x_TD, self.router)
         noise_TE = torch.randn(len(x_TD), self.config.num_experts, device=x_TD.device)
@@ -164,7 +165,7 @@ class MoELayer(nn.Module):
     def _through_buffers(
         self, x_TD: Tensor, weights_TK: Tensor, idx_TK: Tensor, capacity: int
     ) -> tuple[Tensor, Tensor]:
-        """Each expert works on C slots; what finds none adds nothing. Returns y_TD and the drop rate."""
+        """Each expert computes C slots; an assignment without a slot adds nothing. Returns y_TD and the drop rate."""
         num_experts = self.config.num_experts
         pos_TK = queue_positions(idx_TK, weights_TK, num_experts, self.config.fill)
         x_ECD = fill_buffers(x_TD, idx_TK, pos_TK, num_experts, capacity)

@@ -1,7 +1,8 @@
-"""Probes of a layer: does its output at one place depend on what no causal, per-sequence layer may look at?
+"""Probes of a layer: does its output depend on later tokens, or on the other sequences of the batch?
 
-A layer with a capacity can fail both, because tokens compete for slots. Both probes compare outputs, so they work
-on any callable x_BSD -> y_BSD that gives the same output for the same input.
+A causal layer that computes each sequence by itself depends on neither. A layer with a capacity can depend on both,
+because tokens compete for slots. The probes compare outputs, so they work on any callable x_BSD -> y_BSD that gives
+the same output for the same input.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def _reaches(layer: Layer, x_BSD: Tensor, changes_BS: Tensor, seed: int) -> bool
 
 
 def _variants(x_BSD: Tensor, seed: int) -> Iterator[Tensor]:
-    """Other tokens: fresh ones of several scales, and copies of the given ones, which want the same experts."""
+    """Other tokens: new ones of several scales, and copies of the given ones, which choose the same experts."""
     rng = torch.Generator().manual_seed(seed)
     tokens = x_BSD.flatten(0, 1)
     for attempt in range(ROUNDS):

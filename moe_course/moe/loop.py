@@ -1,4 +1,4 @@
-"""From tokens to experts and back, one expert after another: what every faster way must equal."""
+"""The simplest dispatch, one expert after another. Every faster dispatch must give the same results."""
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def moe_loop(
         raise ValueError(f"idx_TK names expert {outside[0].item()}, the experts are 0..{sizes['E'] - 1}")
 
     y_TD = torch.zeros_like(x_TD)
-    # Unbind once: slicing w[e] in the loop makes autograd allocate a full-size gradient for every expert.
+    # Unbind once: slicing w[e] in the loop would make autograd allocate a full-size gradient for every expert.
     experts = zip(w_gate_EDF.unbind(), w_up_EDF.unbind(), w_down_EFD.unbind(), strict=True)
     for e, (w_gate_DF, w_up_DF, w_down_FD) in enumerate(experts):
         token, slot = (idx_TK == e).nonzero(as_tuple=True)  # who chose expert e, and as which choice

@@ -1,4 +1,4 @@
-"""How the work is spread over the experts: loads, and what one number can say about them.
+"""How the work is spread over the experts: loads, and statistics of them.
 
 Nothing here reads a value on the host, so statistics cost no transfer from the device. Statistics are 0-dim
 tensors in float32 at least.
@@ -22,7 +22,7 @@ def expert_load(idx_TK: Tensor, num_experts: int) -> Tensor:
 def global_load(counts_ME: Tensor) -> Tensor:
     """load_E over M micro-batches from their summed counts, float32 at least.
 
-    A micro-batch counts by its assignments. The mean of the micro-batches' own loads would count each alike.
+    A micro-batch counts as much as it has assignments. In the mean of the micro-batches' loads all would count alike.
     Source: Qiu et al. 2025, arXiv 2501.11873, section 3.
     """
     check_axes(counts_ME=counts_ME)
@@ -31,7 +31,7 @@ def global_load(counts_ME: Tensor) -> Tensor:
 
 
 def max_violation(load_E: Tensor) -> Tensor:
-    """How far the busiest expert is above the mean, max/mean − 1: 0 is even, E − 1 is all to one expert.
+    """How far the busiest expert is above the mean, max/mean − 1. Even loads give 0; all to one expert, E − 1.
 
     Takes loads or counts. Source: Wang et al. 2024, arXiv 2408.15664, section 4.1 ("MaxVio").
     """
@@ -41,7 +41,7 @@ def max_violation(load_E: Tensor) -> Tensor:
 
 
 def cv_squared(values_E: Tensor) -> Tensor:
-    """Squared coefficient of variation, variance/mean², with the population variance: 0 is even.
+    """Squared coefficient of variation, variance/mean², with the population variance: 0 means an even load.
 
     Shazeer's importance loss is a weight times this of the gates summed over tokens, and the load loss of the
     smooth load. Source: Shazeer et al. 2017, arXiv 1701.06538, equations 6 to 11 (the variance's divisor is

@@ -1,4 +1,4 @@
-"""The whole mixture-of-experts layer in its smallest form; `moe_course.moe.layer` has the configurable one."""
+"""A whole mixture-of-experts layer, as short as possible; `moe_course.moe.layer` has the configurable one."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What modern layers add to top-k routing: shared and fine-grained experts, groups, weights from elsewhere.
+"""What modern layers add to top-k routing: shared and fine-grained experts, groups, and loading published weights.
 
 Every function reads shapes and never values, and edits nothing in place, so it runs without a transfer from the
 device.
@@ -14,7 +14,7 @@ from moe_course.shapes import check_axes
 def shared_expert_moe(
     x_TD: Tensor, routed_TD: Tensor, w_gate_DF: Tensor, w_up_DF: Tensor, w_down_FD: Tensor
 ) -> Tensor:
-    """A shared expert beside the routed ones: every token passes it, and its output is added without a gate.
+    """A shared expert beside the routed ones: every token passes through it, and its output is added without a gate.
 
     routed_TD: what the routed experts return for x_TD. Returns y_TD in the dtype of x_TD.
     Source: DeepSeekMoE, arXiv 2401.06066, equation 9. (Qwen2-MoE multiplies with a sigmoid gate as well.)
@@ -46,11 +46,11 @@ def group_limited_top_k(
 ) -> Tensor:
     """Each token's k experts by biased score, all from its `top_groups` best groups of neighbouring experts.
 
-    A group scores the sum of its two highest biased scores (its one, if it has one expert). A group lies on one
-    node, so a token is sent to few nodes. Returns idx_TK, int64, in descending biased score; of equals the lower
-    index comes first. Raises ValueError for groups that do not divide the experts, top_groups outside
-    1..num_groups, or k outside 1..experts of the chosen groups.
-    Source: DeepSeek-V3, arXiv 2412.19437, section 2.1.2, and its inference/model.py.
+    The score of a group is the sum of its two highest biased scores (of its only one, if it has one expert). A
+    group lies on one node, so a token is sent to few nodes. Returns idx_TK, int64, in descending biased score; of
+    equal scores the lower index comes first. Raises ValueError for groups that do not divide the experts,
+    top_groups outside 1..num_groups, or k outside 1..experts of the chosen groups. Source: DeepSeek-V3, arXiv
+    2412.19437, section 2.1.2, and its inference/model.py.
     """
     num_experts = check_axes(scores_TE=scores_TE, bias_E=bias_E)["E"]
     if num_groups < 1 or num_experts % num_groups:
@@ -77,7 +77,7 @@ def from_huggingface(gate_up_proj_E2FD: Tensor, down_proj_EDF: Tensor) -> tuple[
     gate_up_proj: (E, 2F, D), the gate's F rows before the up projection's. down_proj: (E, D, F). The results are
     contiguous copies. Raises ValueError for shapes that do not belong together.
     Source: transformers 5, models/mixtral/modeling_mixtral.py, MixtralExperts; OLMoE, Qwen3-MoE and DeepSeek-V3
-    store theirs alike.
+    store theirs in the same way.
     """
     d_ff = check_axes(down_proj_EDF=down_proj_EDF)["F"]
     experts, d_model, _ = down_proj_EDF.shape

@@ -2,7 +2,7 @@
 
 Every function works on T tokens (flatten a batch first), reads shapes and never values, and edits nothing in
 place, so it runs without a transfer from the device. The softmax of a router is taken in float32 whatever the
-input's dtype: Switch Transformers diverged in bfloat16, and with the router alone in float32 trained as well as
+input's dtype: Switch Transformers diverged in bfloat16; with only the router in float32 they trained as well as
 in float32 throughout (arXiv 2101.03961, section 2.4, table 2).
 """
 
@@ -102,8 +102,8 @@ def router_gradient(dy_TD: Tensor, expert_out_TKD: Tensor, probs_TE: Tensor, idx
 
     dy_TD: gradient of the loss with respect to y. expert_out_TKD: what each selected expert returned, before
     weighting. The weights are not renormalised. Only the selected experts get a direct signal, ⟨dy, out_k⟩;
-    the others move only as the softmax takes probability from them, or leaves it to them, in proportion to
-    what they have. Returns dlogits_TE in the dtype of probs_TE, computed in float32 at least.
+    the others change only because the probabilities of a softmax sum to 1, each in proportion to
+    its probability. Returns dlogits_TE in the dtype of probs_TE, computed in float32 at least.
     """
     check_axes(dy_TD=dy_TD, expert_out_TKD=expert_out_TKD, probs_TE=probs_TE, idx_TK=idx_TK)
     wide = torch.promote_types(probs_TE.dtype, torch.float32)

@@ -1,7 +1,7 @@
 """What a decoder costs, counted exactly: parameters, FLOPs and bytes, in total and per token.
 
-*Total* is what must be stored. *Active* is what one token passes through: with experts the two differ, and a
-mixture of experts saves compute per token, not memory. A multiply-add counts as 2 FLOPs.
+*Total* parameters must be stored. *Active* parameters are those that one token uses. With experts the two differ:
+a mixture of experts saves compute per token, not memory. A multiply-add counts as 2 FLOPs.
 """
 
 from moe_course.config import ModelConfig
@@ -23,7 +23,7 @@ def ffn_flops(num_tokens: int, d_model: int, d_ff: int) -> int:
     """FLOPs of one SwiGLU layer's forward pass over num_tokens (0 is allowed), matrix products only."""
     if num_tokens < 0:
         raise ValueError(f"num_tokens must not be negative, got {num_tokens}")
-    return 2 * num_tokens * ffn_params(d_model, d_ff)  # every token meets every weight in one multiply-add
+    return 2 * num_tokens * ffn_params(d_model, d_ff)  # every token uses every weight in one multiply-add
 
 
 def moe_ffn_params(
@@ -68,7 +68,7 @@ def active_matched_d_ff(d_ff_dense: int, top_k: int, num_shared: int = 0) -> int
 
 
 def breakdown(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """(total, active) parameters of each component, whole model; a component that is not there counts 0.
+    """(total, active) parameters of each component of the whole model; a component that is absent counts 0.
 
     Embeddings are input and output together, one matrix when they are tied; both count as active. Norms are
     two RMSNorms a layer, the final one, and those of queries and keys or of attention's latents.
@@ -81,7 +81,7 @@ def breakdown(config: ModelConfig) -> dict[str, tuple[int, int]]:
     embeddings = (1 if c.tied_embeddings else 2) * c.vocab_size * c.d_model
     dense_ffn = c.num_dense_layers * 3 * c.d_model * c.d_ff_dense
     router = c.num_moe_layers * c.d_model * c.num_experts
-    routed_expert = c.num_moe_layers * 3 * c.d_model * c.d_ff_expert  # one of each layer
+    routed_expert = c.num_moe_layers * 3 * c.d_model * c.d_ff_expert  # one expert of each layer
     shared_experts = c.num_moe_layers * c.d_model * (3 * c.d_ff_shared * c.num_shared + c.shared_gate)
     return {
         "embeddings": (embeddings, embeddings),
@@ -96,7 +96,7 @@ def breakdown(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
 
 def _attention(c: ModelConfig) -> tuple[int, int]:
-    """(projections, norms) of one layer whose queries, keys and values are read from the tokens themselves."""
+    """(projections, norms) of one layer whose queries, keys and values are computed from the tokens directly."""
     q_width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
     projections = 2 * c.d_model * q_width + 2 * c.d_model * kv_width  # q and output, k and v
     return projections, {"none": 0, "head": 2 * c.head_dim, "full": q_width + kv_width}[c.qk_norm]
@@ -136,17 +136,17 @@ def flops_per_token(config: ModelConfig, context: int = 0) -> int:
 
 
 def weight_bytes(config: ModelConfig, bytes_per_value: int = 2) -> int:
-    """Bytes of all the weights. The default is bfloat16. Every expert is stored, chosen or not."""
+    """Bytes of all weights. The default is bfloat16. All experts are stored, though each token uses only a few."""
     _need_positive(bytes_per_value=bytes_per_value)
     return model_params(config)[0] * bytes_per_value
 
 
 def activations_per_token(config: ModelConfig) -> int:
-    """Values that training keeps for the backward pass, per token; they follow the active experts only.
+    """How many values training keeps for the backward pass, per token. Only the active experts count.
 
     Counted, as eager PyTorch saves them without recomputation: inputs and outputs of the two norms of a layer
     and of the final one; queries, keys, values and attention's output (a fused kernel recomputes the scores);
-    for each FFN that the token passes, four values per hidden unit (gate, silu(gate), up, and their product);
+    for each FFN that the token passes through, four values per hidden unit (gate, silu(gate), up, and their product);
     for each routed expert of `moe_loop` also its gathered input, its output, the weighted output, and the
     weight; the router's probabilities; the logits. Not counted: indices, the statistics of norms, norms of
     queries and keys, the sums by which gates are normalised, and what an allocator wastes.
@@ -171,7 +171,7 @@ def activations_per_token(config: ModelConfig) -> int:
 
 
 def training_memory(config: ModelConfig, num_tokens: int, bytes_per_value: int = 4) -> dict[str, int]:
-    """Bytes held while training with Adam on num_tokens at once, everything in one dtype, float32 by default.
+    """Bytes that training with Adam holds for num_tokens at a time, all in one dtype, float32 by default.
 
     Weights, gradients and Adam's two moments cover the *total* parameters, `activations_per_token` the active
     ones. The usual mixed precision (bfloat16 weights and gradients, float32 master weights and moments) also

@@ -1,4 +1,4 @@
-"""What a budget buys, by a published scaling law: loss against parameters, tokens and granularity.
+"""What a training budget buys according to a published scaling law: loss by parameters, tokens and granularity.
 
     plan = best_plan(1e20)                 # an MoE of 64 times the FFN, its granularity chosen by the law
     plan = best_plan(1e20, granularity=1)
@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-EXPANSION = 64  # total expert parameters, in those of a dense model's FFN: what the law was fitted for
-ROUTING_COST = 14  # FLOPs a router weight and token, training included; a multiplied weight has 6
+EXPANSION = 64  # expert parameters over those of a dense model's FFN; the law was fitted to this value
+ROUTING_COST = 14  # training FLOPs per token and router weight; a weight of a matrix product has 6
 WIDTH_PER_BLOCK = 64  # the models' shape: d_model = 64 · blocks
 GRANULARITIES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONSTANT = 0.47  # c of both laws
@@ -47,7 +47,7 @@ def dense_loss(params: float, tokens: float) -> float:
 
 
 def best_plan(flops: float, granularity: int | None = None, dense: bool = False) -> Plan:
-    """The plan of lowest loss for so many training FLOPs; without `granularity`, of the best one.
+    """The plan with the lowest loss for a number of training FLOPs; without `granularity`, with the best granularity.
 
     Raises ValueError for a budget or granularity that is not positive.
     """
@@ -101,7 +101,7 @@ def budget_table(budgets: tuple[float, ...] = (3e18, 1e20, 1e22, 1e24)) -> str:
 
 
 def _best_size(flops: float, granularity: int) -> Plan:
-    """Smaller and larger models between them: the loss has one valley along the number of blocks."""
+    """The best number of blocks for the budget. As blocks are added the loss first falls and then rises."""
 
     def plan(log_blocks: float) -> Plan:
         return _plan(flops, granularity, math.exp(log_blocks))
@@ -110,7 +110,7 @@ def _best_size(flops: float, granularity: int) -> Plan:
 
 
 def _plan(flops: float, granularity: int, blocks: float) -> Plan:
-    """The model of so many blocks, trained until the budget is spent (section 5: FLOPs of a token and block)."""
+    """The model with this many blocks, trained until the budget is used (section 5: FLOPs per token and block)."""
     width = WIDTH_PER_BLOCK * blocks
     active = 12 * width**2 * blocks  # attention 4 D², FFN 8 D²
     total = (4 + 8 * (EXPANSION if granularity else 1)) * width**2 * blocks
@@ -121,7 +121,7 @@ def _plan(flops: float, granularity: int, blocks: float) -> Plan:
 
 
 def _lowest(f: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one valley between low and high is lowest, by ternary search."""
+    """Where a function that first falls and then rises between low and high is lowest, by ternary search."""
     while high - low > 1e-5:
         third = (high - low) / 3
         if f(low + third) < f(high - third):

@@ -404,7 +404,7 @@ class TestStudy:
             done.append(folder.name)
             return {"ce": 1.0}
 
-        monkeypatch.setattr(trial, "run", run)
+        monkeypatch.setattr(trial, "run_recipe", run)
         names = ["main-moe-0", "vary-top-1"]
         study.run_missing(names[:1], tmp_path / "runs", tmp_path / "records", say=lambda line: None)
         study.run_missing(names, tmp_path / "runs", tmp_path / "records", say=lambda line: None)

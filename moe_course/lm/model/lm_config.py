@@ -56,12 +56,12 @@ class LMConfig:
 class TrainConfig:
     """How a model is trained. How many sequences a batch has follows from the data that `train` gets.
 
-    Learning rate: up to `peak` in `warmup` steps, then half a cosine down to `floor` at the last of `steps`.
-    optimizer "adamw": `betas`, `weight_decay` (matrices only). optimizer "muon": Muon with `muon_iterations` for the
-    matrices, AdamW for embeddings, routers and gains. Embeddings have a peak of their own where `embedding_peak` is
-    given; their rate follows the same schedule. BatchStatistics are clipped to the global norm `clip`. A batch is computed
-    in `accumulate` equal pieces. The objective adds `lb_weight` and `z_weight` times the routers' mean losses.
-    `seed` decides the router's noise; the order of the data has another seed.
+    Learning rate: it rises to `peak` in `warmup` steps, then falls along half a cosine to `floor` at the last of
+    `steps`. `optimizer` "adamw" uses `betas` and `weight_decay` (for matrices only); "muon" uses Muon with
+    `muon_iterations` for the matrices, and AdamW for embeddings, routers and gains. If `embedding_peak` is given,
+    embeddings have this peak; their rate follows the same schedule. Gradients are clipped to the global norm
+    `clip`. A batch is computed in `accumulate` equal pieces. The objective adds `lb_weight` and `z_weight` times
+    the routers' mean losses. `seed` decides the router's noise; the order of the data has another seed.
 
     Every `log_every` steps a line is logged; every `save_every` steps a checkpoint is written; every `eval_every`
     steps held-out data are evaluated, if there are any. After the last step all three happen. `bf16` computes in
