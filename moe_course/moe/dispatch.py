@@ -27,7 +27,8 @@ def plan_dispatch(idx_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
     check_axes(idx_TK=idx_TK)
     if num_experts < 1:
         raise ValueError(f"num_experts must be positive, got {num_experts}")
-    return torch.argsort(idx_TK.flatten(), stable=True), expert_counts(idx_TK, num_experts)
+    order_N = torch.argsort(idx_TK.flatten(), stable=True)
+    return order_N, expert_counts(idx_TK, num_experts)
 
 
 def gather_tokens(x_TD: Tensor, order_N: Tensor, top_k: int) -> Tensor:
