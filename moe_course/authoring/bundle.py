@@ -1,8 +1,9 @@
-"""`moe-course bundle DIR`: everything a learner needs, and nothing that tells an answer.
+"""`moe-course bundle DIR`: everything that a learner needs, without the solutions.
 
-Out stay the solutions, the hidden tests, and the catalogue of wrong and right answers; mistakes are still named, from
-the recorded behaviour of the catalogue. In stay the library and the public oracles, openly: they answer too, in other
-words. What is written is searched for what must not be there before anybody gets it.
+The bundle has no solutions, no hidden tests, and no catalogue of wrong and right answers; mistakes are still named,
+from the recorded behaviour of the catalogue. It has the library and the public oracles, which answer exercises as
+well, in other words; the README says so. Before anybody gets the bundle it is searched for text that must not be in
+it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ SHORTEST = 25  # characters of a line that could give something away
 def write(checkout: Path, target: Path) -> str:
     """Write the bundle into the new folder `target`; returns what to do next.
 
-    Raises ValueError where `target` holds something already or lies in what is copied, where a course of one's own
-    has released nothing yet, or where an answer would have been in the bundle: then nothing is left of it.
+    Raises ValueError if `target` is not empty or lies inside a folder that is copied, if an instructor's own course
+    has released nothing yet, or if an answer would be in the bundle; then the bundle is removed.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is not empty: a bundle is written into a new folder")
@@ -81,11 +82,11 @@ def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
         shutil.copy(mine / custom_course.FILE, target / "own" / custom_course.FILE)
     for path in (target / "tests" / "graders" / "recorded").glob("*.json"):
         path.with_suffix(".json.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-        path.unlink()  # a list of mistakes that nobody reads by chance
+        path.unlink()  # compressed, so that nobody reads the list of mistakes by chance
 
 
 def leaks(checkout: Path, bundle: Path) -> Iterator[str]:
-    """Every place where the bundle tells an answer: a line of a solution, a definition of what stays out."""
+    """Every place where the bundle gives an answer away: a line of a solution, or a definition that must stay out."""
     texts = {path: _lines(path) for path in sorted(bundle.rglob("*")) if path.is_file()}
     mine = custom_course.folder()
     answers = _answers([checkout, *([mine] if mine else [])])
@@ -101,7 +102,7 @@ def leaks(checkout: Path, bundle: Path) -> Iterator[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file without indentation; of a notebook, of its cells."""
+    """The lines of a file, or of the cells of a notebook, without indentation."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -116,7 +117,7 @@ def _stripped(text: str) -> list[str]:
 
 
 def _answers(courses: Iterable[Path]) -> set[str]:
-    """The telling lines of the solutions: between the marks and nowhere else, long enough, and more than names."""
+    """The lines that would give a solution away: between its marks and nowhere else, long, and more than names."""
     inside: set[str] = set()
     outside: set[str] = set()
     for path in (path for course in courses for path in (course / "solutions").rglob("*.ipynb")):
@@ -131,7 +132,7 @@ def _answers(courses: Iterable[Path]) -> set[str]:
 
 
 def _secrets(checkout: Path) -> Iterator[tuple[str, str]]:
-    """Each definition of the hidden tests and of the catalogue: where it stands, and its body's lines."""
+    """Each definition of the hidden tests and of the catalogue: where it is, and the lines of its body."""
     for folder in SECRET:
         for path in sorted((checkout / folder).rglob("*.py")):
             source = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The rules about exercises: their cells, what stands around them, and that no answer leaves the house."""
+"""The rules about exercises: their cells, the text around them, and that a release contains no answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TELLING = 25  # characters from which on a line of an answer gives it away
 
 
 def cells(notebook: NotebookNode, exercises: Sequence[Exercise], points: Mapping[str, float]) -> Found:
-    """Each exercise has one solution cell and, directly behind it, a check worth its grader's points.
+    """Each exercise has one solution cell and, directly after it, a check with the points of its grader.
 
-    The check of an exercise that is not graded is a cell like any other.
+    The check of an exercise that is not graded is an ordinary cell.
     """
     marked = {grade_id: i for i, cell in enumerate(notebook.cells) if (grade_id := _grade_id(cell))}
     expected = {one.name for one in exercises} | {f"check_{one.name}" for one in exercises if one.graded}
@@ -34,7 +34,7 @@ def cells(notebook: NotebookNode, exercises: Sequence[Exercise], points: Mapping
 def _pair(
     solution: NotebookNode, following: list[NotebookNode], exercise: Exercise, points: Mapping[str, float]
 ) -> Found:
-    """The solution cell of an exercise and the cell behind it, its check."""
+    """The solution cell of an exercise and its check, the cell after it."""
     call = f"check({', '.join(exercise.parts)})"
     if _roles(solution) != {"solution"}:
         yield solution.id, "is not marked as a solution cell, and only that"
@@ -69,7 +69,7 @@ def _markers(notebook: NotebookNode, solutions: set[str]) -> Found:
 
 
 def surroundings(notebook: NotebookNode, exercises: Sequence[Exercise]) -> Found:
-    """Above each exercise a header with number, name, stars and minutes; between it and the next heading, help."""
+    """Above each exercise is a header with number, name, stars and minutes; before the next heading there is help."""
     ids = [cell.id for cell in notebook.cells]
     for exercise in exercises:
         if exercise.name not in ids:
@@ -98,7 +98,7 @@ def _is_heading(cell: NotebookNode) -> bool:
 
 
 def leaks(released: NotebookNode, authored: NotebookNode) -> Found:
-    """No marker, and no telling line of an answer, stands anywhere in the release."""
+    """The release contains no marker of a solution, and no line that would give an answer away."""
     lines = {line.strip() for cell in code_cells(authored) for line in _answer(cell.source)}
     telling = sorted(line for line in lines if len(line) >= TELLING and not line.startswith("#"))
     for cell in released.cells:

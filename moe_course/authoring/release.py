@@ -1,7 +1,7 @@
-"""solutions/ -> notebooks/: nbgrader's generate_assignment, built aside, compared, then put in place.
+"""solutions/ -> notebooks/: built by nbgrader's generate_assignment in another folder, compared, then put in place.
 
 The stock command removes a release before it builds the new one. Here every notebook is built in a temporary
-folder first, so an error leaves notebooks/ as it was. The bytes are those of the stock command.
+folder first, so an error leaves notebooks/ as it was. The bytes are the same as those of the stock command.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NO_PART = {
     ".gitkeep",
     ".DS_Store",
     ".ipynb_checkpoints",
-}  # names in notebooks/ that no release makes or removes
+}  # names in notebooks/ that a release neither writes nor removes
 
 
 class ReleaseError(ValueError):
@@ -27,7 +27,7 @@ class ReleaseError(ValueError):
 
 
 class Stale(NamedTuple):
-    """A file of notebooks/ that is not what solutions/ make it: "missing", "different" or "orphaned"."""
+    """A file of notebooks/ that does not agree with solutions/: it is "missing", "different" or "orphaned"."""
 
     how: str
     file: Path  # relative to notebooks/
@@ -36,8 +36,8 @@ class Stale(NamedTuple):
 def release(root: Path, check: bool = False, say: Callable[[str], None] = print) -> bool:
     """Bring notebooks/ up to date with solutions/; with `check`, only say what is stale.
 
-    Returns whether notebooks/ is up to date. Files without a source are removed: it holds nothing but what is
-    generated. Raises ReleaseError, and changes nothing, when a source notebook cannot be built.
+    Returns whether notebooks/ is up to date. Files without a source are removed: the folder holds
+    generated files only. Raises ReleaseError, and changes nothing, when a source notebook cannot be built.
     """
     target = root / "notebooks"
     with tempfile.TemporaryDirectory(prefix="moe-release-") as folder:
@@ -63,7 +63,7 @@ def build(root: Path, folder: Path) -> None:
     from traitlets.config.loader import PyFileConfigLoader
 
     config = PyFileConfigLoader(CONFIG, path=str(root)).load_config()
-    # A gradebook is the instructor's business; the stock command enters the assignment there.
+    # The stock command enters the assignment into a gradebook; that is left to the instructor.
     config.SaveCells.enabled = False
     course = CourseDirectory(
         config=config, root=str(root.resolve()), release_directory=str(folder.resolve()), assignment_id="*"
@@ -74,7 +74,7 @@ def build(root: Path, folder: Path) -> None:
 
 
 def compare(built: Path, released: Path) -> list[Stale]:
-    """What is stale in `released`, measured against the fresh `built`."""
+    """The files in `released` that differ from the fresh ones in `built`."""
     fresh, old = _files(built), _files(released)
     stale = [Stale("missing", file) for file in fresh - old]
     stale += [Stale("orphaned", file) for file in old - fresh]
@@ -92,7 +92,7 @@ def _files(folder: Path) -> set[Path]:
 
 
 def _put(fresh: Path, target: Path) -> None:
-    """Replace `target` in one step: nobody ever reads half a notebook. Without `fresh`, remove it."""
+    """Replace `target` in one step, so that nobody ever reads half a notebook. Without `fresh`, remove it."""
     if not fresh.exists():
         target.unlink()
         if not any(target.parent.iterdir()):

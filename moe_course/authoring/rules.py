@@ -1,4 +1,4 @@
-"""The rules of a notebook of this course, as code: what a reader can rely on in every one of them.
+"""The rules for notebooks of this course, as code: readers can rely on them in every notebook.
 
 `course_problems(root)` reads both trees. Each rule is a generator of (cell id, text) over one notebook; the
 rules about exercises are in `exercise_rules`.
@@ -24,11 +24,11 @@ from moe_course.grading.exercises.registry import Exercise, exercises_of
 SETUP_LINES = 12
 CELL_LINES = 35
 MEDIAN_CELL_LINES = 8
-MEDIAN_WORDS = 60  # of a markdown cell, folded help not counted
+MEDIAN_WORDS = 60  # words of a markdown cell, without folded help
 SECTIONS = ("Recap", "What not to conclude", "Going deeper", "References")
 
 _SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
-_RANDOM = re.compile(r"(?=.*\d)[0-9a-f]{8}(?:-[0-9a-f-]{27})?")  # ids that tools make up
+_RANDOM = re.compile(r"(?=.*\d)[0-9a-f]{8}(?:-[0-9a-f-]{27})?")  # ids that tools generate
 _FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
 _BANNED = {
     r"^\s*!": "a shell command",
@@ -41,7 +41,7 @@ _MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|Users|tmp|root|opt|work|mnt|con
 
 
 class Problem(NamedTuple):
-    """A broken rule: where, and what is wrong there. Without a cell, the rule is about the whole notebook."""
+    """A broken rule: where it is broken, and how. Without a cell, the rule is about the whole notebook."""
 
     file: str
     cell: str
@@ -72,7 +72,7 @@ def course_problems(root: Path, points: Callable[[str], float] | None = None) ->
 
 
 def source_problems(path: Path, exercises: Sequence[Exercise], points: Mapping[str, float]) -> list[Problem]:
-    """What breaks the rules in an authored notebook that is to hold `exercises`."""
+    """The broken rules of an authored notebook, which must have these `exercises`."""
     notebook = nbformat.read(path, as_version=4)
     return _named(
         path,
@@ -90,7 +90,7 @@ def source_problems(path: Path, exercises: Sequence[Exercise], points: Mapping[s
 
 
 def release_problems(path: Path, source: Path) -> list[Problem]:
-    """What breaks the rules in a released notebook: above all, that no answer is in it."""
+    """The broken rules of a released notebook: above all, it must contain no answer."""
     released, authored = (nbformat.read(file, as_version=4) for file in (path, source))
     ids = [[cell.id for cell in notebook.cells] for notebook in (released, authored)]
     return _named(
@@ -148,7 +148,7 @@ def _lengths(notebook: NotebookNode) -> Found:
 
 
 def _count_lines(source: str) -> int:
-    """Lines of a cell without the two that mark a solution."""
+    """The number of lines of a cell, without the two that mark a solution."""
     return sum("BEGIN SOLUTION" not in line and "END SOLUTION" not in line for line in source.splitlines())
 
 
@@ -163,7 +163,7 @@ def _nothing_foreign(notebook: NotebookNode) -> Found:
 
 
 def _figures(notebook: NotebookNode) -> Found:
-    """Whoever draws also shows, and whoever shows says in words what there is to see."""
+    """A cell that draws a figure also shows it, and gives it an alt text."""
     for cell in code_cells(notebook):
         try:
             tree = ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE))
@@ -180,7 +180,7 @@ def _figures(notebook: NotebookNode) -> Found:
 
 @functools.cache
 def figure_functions() -> frozenset[str]:
-    """What makes a figure: the functions of moe_course.viz that return a Figure, and matplotlib's own."""
+    """The functions that make a figure: those of moe_course.viz that return a Figure, and matplotlib's own."""
     sources = (Path(__file__).parent.parent / "viz").glob("*.py")
     functions = (node for path in sources for node in ast.parse(path.read_text(encoding="utf-8")).body)
     return frozenset({"subplots", "figure", "plot"}) | {
@@ -191,7 +191,7 @@ def figure_functions() -> frozenset[str]:
 
 
 def _has_alt(call: ast.Call) -> bool:
-    """Whether the call has an `alt` that is not empty. One that is computed is trusted."""
+    """Whether the call has an `alt` that is not empty. A computed one counts as not empty."""
     alts = [keyword.value for keyword in call.keywords if keyword.arg == "alt"]
     return any(not isinstance(alt, ast.Constant) or bool(str(alt.value or "").strip()) for alt in alts)
 

@@ -1,4 +1,4 @@
-"""The `moe-course` command. Each sub-command is a thin call of the module that does the work."""
+"""The `moe-course` command. Each sub-command only calls the module that does the work."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _reset(args: argparse.Namespace) -> int:
 
 
 def _course_root() -> Path:
-    """The checkout this package runs from, or for an installed package the current folder."""
+    """The checkout from which this package runs, or the current folder if the package is installed."""
     from moe_course.command import launch
 
     try:
@@ -168,7 +168,7 @@ def _course_root() -> Path:
 
 
 def _work() -> Path:
-    """The learner's copy of the notebooks: the one around the current folder, else work/ of the course."""
+    """The learner's copy of the notebooks: the work folder that we are in, else work/ of the course."""
     from moe_course.lesson import home
 
     state = home.state_dir()
@@ -262,8 +262,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    A ValueError is the user's, an OSError the machine's, a full disk say, and a FloatingPointError that of a training
-    gone wrong: one line, no traceback.
+    Three kinds of errors are printed as one line, without a traceback: ValueError (a mistake of the user), OSError (a
+    problem of the machine, such as a full disk), and FloatingPointError (a training that has diverged).
     """
     parser = build_parser()
     args, extra = parser.parse_known_args(argv)
@@ -274,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # `moe-course params X | head`: the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as in `moe-course params X | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (ValueError, OSError, FloatingPointError) as error:

@@ -15,8 +15,8 @@ from typing import Literal
 
 from moe_course.command import machine
 
-PYTHONS = ((3, 11), (3, 13))  # first and last that requirements.lock covers
-PROVEN = ("Linux", (3, 11))  # where the whole test suite was run with the lock
+PYTHONS = ((3, 11), (3, 13))  # the first and the last version that requirements.lock covers
+PROVEN = ("Linux", (3, 11))  # the whole test suite was run there, with the versions of the lock
 SETUP = "run `make setup` (Windows: see the README)"
 SCRIPTS = ("nbgrader", "alembic")  # `nbgrader generate_assignment` starts `alembic`
 _GIB = 2**30
@@ -24,7 +24,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `advice` is empty where there is nothing to do."""
+    """One line of the report. `advice` is empty if there is nothing to do."""
 
     name: str
     state: Literal["ok", "warn", "bad"]
@@ -33,7 +33,7 @@ class Finding:
 
 
 def python_finding(version: tuple[int, int]) -> Finding:
-    """Whether the lock covers this Python."""
+    """Whether requirements.lock covers this Python."""
     found, (first, last) = _dotted(version), PYTHONS
     if version < first:
         return Finding(
@@ -47,7 +47,7 @@ def python_finding(version: tuple[int, int]) -> Finding:
 
 
 def platform_finding(system: str, cpu: str, version: tuple[int, int]) -> Finding:
-    """Whether the tests were run on such a machine."""
+    """Whether the tests have been run on such a machine."""
     found = f"{system} {cpu}, Python {_dotted(version)}"
     if (system, version) == PROVEN:
         return Finding("Platform", "ok", f"{found}: proven")
@@ -62,7 +62,7 @@ def platform_finding(system: str, cpu: str, version: tuple[int, int]) -> Finding
 
 
 def package_finding(name: str, wanted: str | None, found: str | None) -> Finding:
-    """The installed version of a package against the lock's; a build tag such as +cpu does not matter."""
+    """Whether a package has the version of requirements.lock; a build tag such as +cpu does not matter."""
     if found is None:
         return Finding(name, "bad", "not installed", SETUP)
     if wanted is not None and found.partition("+")[0] != wanted:
@@ -71,7 +71,7 @@ def package_finding(name: str, wanted: str | None, found: str | None) -> Finding
 
 
 def threads_finding(threads: int, cores: int) -> Finding:
-    """PyTorch's threads against the cores this process may use."""
+    """Whether PyTorch has as many threads as this process has cores."""
     found = f"{threads} PyTorch threads on {cores} cores"
     if threads > cores:
         return Finding(
@@ -95,7 +95,7 @@ def gpu_finding(gpus: Sequence[tuple[str, int]], driver: bool) -> Finding:
 
 
 def sandbox_finding(system: str, tried: Sequence[tuple[str, str]]) -> Finding:
-    """Whether bubblewrap starts; `tried` has the path of each bwrap found and its error, "" if it started."""
+    """Whether bubblewrap starts; `tried` holds the path of each bwrap and its error, "" if it started."""
     if system != "Linux":
         return Finding("Sandbox", "ok", "only on Linux; checking your own answers needs none")
     works = next((path for path, error in tried if not error), None)
@@ -114,7 +114,7 @@ def sandbox_finding(system: str, tried: Sequence[tuple[str, str]]) -> Finding:
 
 
 def folder_finding(folder: Path, free: int, error: str) -> Finding:
-    """Free bytes where the learner works; `error` says why nothing can be written there, if so."""
+    """The free bytes in the learner's folder; `error` says why nothing can be written there, or is empty."""
     found = f"{folder}, {free / _GIB:.1f} GiB free"
     if error:
         return Finding(
@@ -183,7 +183,7 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 
 def as_text(findings: Iterable[Finding]) -> str:
-    """One line a finding, its advice on the next."""
+    """One line for each finding, and its advice on the next line."""
     signs = {"ok": "✓", "warn": "!", "bad": "✗"}
     lines = []
     for finding in findings:

@@ -25,7 +25,7 @@ _START_TIMEOUT = 120  # seconds until JupyterLab answers; a cold disk takes some
 
 
 def checkout() -> Path:
-    """The repository this package runs from. Raises ValueError when it was installed from a wheel."""
+    """The repository from which this package runs. Raises ValueError if it was installed from a wheel."""
     root = Path(moe_course.__file__).resolve().parents[1]
     if not (root / "tests").is_dir():
         raise ValueError(
@@ -37,7 +37,7 @@ def checkout() -> Path:
 def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> int:
     """Make or update the learner's copy `root`/work and open it in JupyterLab; returns its exit code.
 
-    `extra` goes to JupyterLab. With `until_ready` it stops once it answers: a trial of the whole set-up.
+    `extra` goes to JupyterLab. With `until_ready` it stops as soon as it answers, which tests the whole set-up.
     """
     from moe_course.grading.exercises.locate import notebooks_dir
     from moe_course.lesson import workspace
@@ -50,7 +50,7 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
 
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # `finally` stops the server then too
+    )  # `finally` stops the server in this case as well
     screen = has_screen(os.environ, sys.platform) and not until_ready
     token = secrets.token_hex(16)
     command = lab_command(root, page, screen=screen, as_root=_is_root(), extra=extra)
@@ -72,7 +72,7 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
 
 
 def has_screen(environ: Mapping[str, str], platform: str) -> bool:
-    """Whether a browser opened here would be seen by whoever typed the command."""
+    """Whether the person who typed the command would see a browser that is opened here."""
     if "SSH_CONNECTION" in environ or "CI" in environ:
         return False
     return not platform.startswith("linux") or any(
@@ -81,7 +81,7 @@ def has_screen(environ: Mapping[str, str], platform: str) -> bool:
 
 
 def lab_command(root: Path, page: str, *, screen: bool, as_root: bool, extra: Sequence[str]) -> list[str]:
-    """The command line of JupyterLab. A taken port is no error: Jupyter goes on to the next."""
+    """The command line of JupyterLab. If its port is taken, Jupyter uses the next one."""
     return [
         *(sys.executable, "-m", "jupyterlab", "--log-level=WARN"),
         *(f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{page}"),
@@ -92,7 +92,7 @@ def lab_command(root: Path, page: str, *, screen: bool, as_root: bool, extra: Se
 
 
 def banner(address: str, *, screen: bool) -> str:
-    """The address, so that it stands out from what Jupyter prints."""
+    """The address, formatted so that it is easy to see among Jupyter's messages."""
     opened = "JupyterLab opens in your browser. If it does not, use this address:"
     by_hand = "Open this address in a browser (from another machine, forward the port first: ssh -L):"
     stop = "Stop with Ctrl-C. Your work stays in the folder work/, and this command opens it again."
@@ -107,7 +107,7 @@ def _is_root() -> bool:
 
 
 def _wait_for_address(server: subprocess.Popen[bytes], token: str) -> str | None:
-    """Where the server with this token answers; None if it ended or took too long."""
+    """The address at which the server with this token answers; None if it ended or took too long."""
     from jupyter_server.serverapp import list_running_servers
 
     deadline = time.monotonic() + _START_TIMEOUT
@@ -131,7 +131,7 @@ def _answers(url: str) -> bool:
 
 
 def _wait(server: subprocess.Popen[bytes]) -> int:
-    """Wait for the server's end. Ctrl-C reaches it by itself, and it asks before it stops."""
+    """Wait until the server ends. Ctrl-C reaches the server too, and the server asks before it stops."""
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             return server.wait()
@@ -149,7 +149,7 @@ def run_tests(root: Path, *, everything: bool = False, extra: Sequence[str] = ()
 def quality(root: Path) -> int:
     """Formatting, lint, types, freshness of notebooks/ and the quick tests of `root`; 0 only if all are good.
 
-    Goes through them all, so that one run shows everything there is to repair.
+    No step is left out when one fails, so that one run shows everything that needs repair.
     """
     python = sys.executable
     steps = {
@@ -169,7 +169,7 @@ def quality(root: Path) -> int:
 
 
 def pytest_command(*options: str) -> list[str]:
-    """How every target runs pytest: up to four processes side by side, the tests of a file in one of them."""
+    """How every target runs pytest: in up to four processes, all tests of a file in the same one."""
     spread = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
     return [sys.executable, "-m", "pytest", f"--timeout={TEST_TIMEOUT}", *spread, *options]
 
@@ -181,7 +181,7 @@ def _pytest(root: Path, *options: str) -> int:
 def _environment(threads: int | None = None) -> dict[str, str]:
     """This environment with the scripts of this Python first on PATH: nbgrader looks for `alembic` there.
 
-    `threads` holds PyTorch and its relatives to that many.
+    PyTorch and similar libraries use at most `threads` threads.
     """
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", "")))
     pinned = (

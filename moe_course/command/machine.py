@@ -1,4 +1,4 @@
-"""What this machine has: the questions that `moe-course doctor` asks; doctor.py judges the answers."""
+"""What this machine has. `moe-course doctor` asks these questions, and doctor.py judges the answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moe_course.grading.worker.sandbox import attempts
 
 
 def locked() -> dict[str, str]:
-    """The versions in requirements.lock, the checkout's or the package's own, by normalised name."""
+    """The versions in requirements.lock (the checkout's, or the copy in the package) by normalised name."""
     package = Path(moe_course.__file__).resolve().parent
     lock = package / "_course" / "requirements.lock"
     if not lock.is_file():
@@ -24,13 +24,13 @@ def locked() -> dict[str, str]:
 
 
 def direct() -> list[str]:
-    """The packages that the course itself asks for, extras left out."""
+    """The packages that the course requires, without extras."""
     required = importlib.metadata.requires("moe-course") or []
     return [re.split(r"[^\w.-]", line)[0].lower() for line in required if "extra ==" not in line]
 
 
 def installed(name: str) -> str | None:
-    """The installed version of a package, None if there is none."""
+    """The installed version of a package, None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -38,7 +38,7 @@ def installed(name: str) -> str | None:
 
 
 def threads_and_cores() -> tuple[int, int]:
-    """PyTorch's threads, and the cores this process may use."""
+    """The number of PyTorch's threads, and of the cores that this process may use."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -54,12 +54,12 @@ def gpus() -> list[tuple[str, int]]:
 
 
 def sandboxes() -> list[tuple[str, str]]:
-    """The path of each bwrap there is and the error it starts with, "" if it runs."""
+    """The path of each bwrap, and the error with which it starts, or "" if it runs."""
     return attempts()
 
 
 def try_writing(folder: Path) -> str:
-    """Write a file in `folder`; returns the error, "" if all went well."""
+    """Write a file in `folder`; returns the error, or "" if there was none."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return ""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Adder(Protocol):
-    """`command` of `moe_course.command.cli.build_parser`."""
+    """The type of `command` in `moe_course.command.cli.build_parser`."""
 
     def __call__(
         self, name: str, run: Callable[[argparse.Namespace], int], text: str
@@ -105,7 +105,7 @@ def _sample(args: argparse.Namespace) -> int:
     from moe_course.lm.model import sample
     from moe_course.lm.training.run_folder import load_model
 
-    trial.read_recipe(args.run_folder)  # says so where there is no run
+    trial.read_recipe(args.run_folder)  # raises ValueError if there is no run
     model, tokenizer = load_model(args.run_folder), trial.read_tokenizer(args.run_folder)
     prompt = [tokenizer.end, *tokenizer.encode(args.prompt)]
     draw = torch.Generator().manual_seed(args.seed)

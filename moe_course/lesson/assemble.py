@@ -1,4 +1,4 @@
-"""`mine()`: a mixture of experts out of the learner's own parts; the library stands in for what is missing."""
+"""`mine()`: a mixture of experts made of the learner's own functions, and of the library's where one is missing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LAYER_PARTS = (
     "expert_capacity", "positions_in_expert", "batch_priority_positions", "fill_buffers", "read_buffers",
     "shared_expert_moe", "group_limited_top_k",
 )  # fmt: skip
-"""The exercises that the layer is put together from, in the order of the course."""
+"""The exercises of which the layer consists, in the order of the course."""
 DISPATCH_PARTS = ("plan_dispatch", "gather_tokens", "grouped_ffn", "combine")
 
 
 def mine(through: int = 11) -> Mine:
-    """Your parts, put together. Prints which are yours and which are the library's.
+    """Your own functions, put together. Prints which of them are yours and which are the library's.
 
         m = mine(through=3)                         # the note names the parts of notebooks 01 to 03
         weights_TK, idx_TK = m.gate(logits_TE, 2)
@@ -57,20 +57,20 @@ class Mine:
             self._take(name)
 
     def _take(self, name: str) -> None:
-        """Find the learner's version of a part: what passed in this session, else what was kept."""
+        """Find the learner's version of a part: the one that passed in this session, else the one that was stored."""
         if name in checking.passed:
             self._own[name] = checking.passed[name]
             return
         exercise = PART_OF[name].name if name in PART_OF else name
         try:
             loaded = parts.load(exercise, (name,), self._part)
-        except Exception as error:  # it is the learner's code: anything may be wrong with it
+        except Exception as error:  # the learner's code may raise any error
             self._broken[name] = f"{type(error).__name__}: {error}"
         else:
             self._own |= loaded or {}
 
     def _part(self, name: str) -> Any:
-        """The part called `name`. Raises KeyError where there is none."""
+        """The part called `name`. Raises KeyError if there is none."""
         if name in self._own:
             return self._own[name]
         home = PART_OF[name].library if name in PART_OF else "moe_course.moe"
@@ -101,12 +101,12 @@ class Mine:
         return "\n".join(textwrap.fill(line, width=100, subsequent_indent="    ") for line in lines)
 
     def _named(self) -> list[str]:
-        """The parts that the note is about."""
+        """The parts that the printed note lists."""
         number = {name: int(PART_OF[name].number.split(".")[0]) for name in LAYER_PARTS if name in PART_OF}
         return [name for name in LAYER_PARTS if number.get(name, self._through) <= self._through]
 
     def gate(self, logits_TE: Tensor, k: int, renormalize: bool = True) -> tuple[Tensor, Tensor]:
-        """weights_TK and idx_TK: a softmax of the logits, then your `top_k_gate`."""
+        """weights_TK and idx_TK: the softmax of the logits, and then your `top_k_gate`."""
         return self.top_k_gate(logits_TE.float().softmax(dim=-1), k, renormalize)
 
     def moe(
@@ -118,7 +118,7 @@ class Mine:
         w_up_EDF: Tensor,
         w_down_EFD: Tensor,
     ) -> Tensor:
-        """y_TD by way of your dispatch (plan, gather, compute, combine), or of your `moe_loop` while that is all."""
+        """y_TD by your dispatch (plan, gather, compute, combine), or by your `moe_loop` while you have only that."""
         if "moe_loop" in self._own and not self._own.keys() & set(DISPATCH_PARTS):
             return self.moe_loop(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
         order_N, counts_E = self.plan_dispatch(idx_TK, len(w_gate_EDF))
@@ -127,7 +127,7 @@ class Mine:
         return self.combine(y_ND, order_N, weights_TK)
 
     def layer(self, config: MoEConfig) -> OwnLayer:
-        """A layer like the library's `MoELayer(config)`, with the same parameters, made of your parts."""
+        """A layer like the library's `MoELayer(config)`, with the same parameters, computed by your functions."""
         from moe_course.lesson.own_layer import OwnLayer  # here: grading hides the library's answers
 
         return OwnLayer(config, self)

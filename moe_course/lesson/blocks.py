@@ -1,7 +1,7 @@
-"""Three published kinds of MoE block, tiny and random: their weights, an input, and what the block returns for it.
+"""Three published kinds of MoE block, small and with random weights: the weights, an input, and the block's output.
 
-Where `transformers` is installed its own classes compute the answers, otherwise they are read from the numbers
-recorded in blocks.json. `python -m moe_course.lesson.blocks` records them anew.
+If `transformers` is installed, its own classes compute the outputs; otherwise they are read from blocks.json.
+`python -m moe_course.lesson.blocks` writes that file anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKENS = 12
 
 @dataclass(frozen=True)
 class _Kind:
-    """A class of `transformers`: its family, the module, the names of two sizes, and what the sizes are here."""
+    """A class of `transformers`: its module and family, the names it gives to two sizes, and the sizes used here."""
 
     module: str
     family: str
@@ -42,10 +42,10 @@ _KINDS = {
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Weights as `transformers` stores them, output first, in float32; tokens x_TD, and the block's output y_TD.
+    """Weights as `transformers` stores them (output axis first), in float32; tokens x_TD; the block's output y_TD.
 
-    moved_in_bf16: the share of 4096 tokens that the block, with everything in bfloat16, sends to other experts than
-    it does in float32. Its router then multiplies in bfloat16. The numbers are the same in both dtypes.
+    moved_in_bf16: the share of 4096 tokens that go to other experts when the whole block is in bfloat16 than when it
+    is in float32. The router then multiplies in bfloat16; weights and tokens are the same numbers in both dtypes.
     """
 
     router_ED: Tensor
@@ -87,7 +87,7 @@ def _built(name: str) -> Block:
         "num_experts_per_tok": top_k,
     }
     config = getattr(transformers, f"{kind.family}Config")(**sizes, norm_topk_prob=kind.renormalize)
-    config._experts_implementation = "eager"  # a block on its own; in a model this is chosen for it
+    config._experts_implementation = "eager"  # in a whole model `transformers` chooses this itself
     modeling = importlib.import_module(f"transformers.models.{kind.module}.modeling_{kind.module}")
     block = getattr(modeling, f"{kind.family}SparseMoeBlock")(config).eval()
 
@@ -108,7 +108,7 @@ def _built(name: str) -> Block:
 
 
 def _coarse(shape: Any, rng: torch.Generator) -> Tensor:
-    """Normal numbers, up to 4 or so, as multiples of 1/32: bfloat16 holds them, and half of each, exactly."""
+    """Normal numbers up to 3.5, as multiples of 1/32: bfloat16 represents them, and half of each, exactly."""
     return (torch.randn(*shape, generator=rng).clamp(-3.5, 3.5) * 32).round() / 32
 
 

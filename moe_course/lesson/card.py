@@ -1,4 +1,4 @@
-"""The model card of the tiny MoE: one page that grows from notebook 02 to 10."""
+"""The model card of the tiny MoE: one page to which notebooks 02 to 10 add values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def update(section: str, values: Mapping[str, bool | int | float | str]) -> None
 
 
 def show() -> None:
-    """Show the card as it stands; what is still empty says which notebook fills it."""
+    """Show the card as it is now; an empty section says which notebook fills it."""
     card, rows, lines = _load(), [], []
     for section, (title, source) in SECTIONS.items():
         rows.append(f'<tr style="background:none"><th colspan="2" style="text-align:left">{title}</th></tr>')

@@ -1,4 +1,4 @@
-"""The notebook's `check`, which remembers, and `working`, which lets no unfinished exercise block the rest."""
+"""The notebook's `check`, which stores its result, and `working`, so that later cells run before it passes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def check(*parts: Any) -> float:
     """
     if protocol.CHECKS_DISABLED:
         return 0.0
-    from moe_course.grading.judge import live, rendering  # a worker never loads the judge
+    from moe_course.grading.judge import (
+        live,
+        rendering,
+    )  # imported here, because a worker never loads the judge
 
     namespace = sys._getframe(1).f_globals
     verdict = live.examine(*parts, namespace=namespace)
@@ -38,13 +41,13 @@ def check(*parts: Any) -> float:
         passed.update(zip(names, parts, strict=True))
         kept.keep(verdict.exercise, sources, namespace, set(PART_OF))
         if "NBGRADER_VALIDATING" in os.environ:
-            # Validate grades nothing, but calls a failure what is less than the points of the cell.
+            # nbgrader's Validate button grades nothing, but reports fewer points than the cell has as a failure.
             return custom_course.worth(verdict.exercise, verdict.max_score)
     return verdict.score
 
 
 def working(written: Callable[..., Any]) -> Callable[..., Any]:
-    """Your function once it has passed its check in this session; until then the library's, and it says so."""
+    """Your function once it has passed its check in this session; until then the library's, with a printed note."""
     name = written.__name__
     library = find(name).library
     if passed.get(name) is written or not library:

@@ -1,14 +1,14 @@
-"""The collapse lab: a problem so small that a router's collapse can be watched, and its price read off.
+"""The collapse lab: a problem so small that one can watch how a router collapses and measure what that costs.
 
 Points belong to eight subjects. Each subject has its own linear law, y = x·A_g, and an expert is one linear map: it
-can hold one law, so every expert is needed, and whoever serves several subjects with one expert pays for it. (Experts
-with a hidden layer have room for several laws: `Arm(hidden=64)`, and the survivors cover up most of it.) All points
-share an offset, as the hidden states of a trained model do; at the start it decides for nearly all of them which
-expert looks best.
+can represent one law only. So every expert is needed, and the loss rises when one expert serves several subjects.
+(Experts with a hidden layer, `Arm(hidden=64)`, can represent several laws, so that the loss hardly shows a collapse.)
+All points have a common offset, as the hidden states of a trained model do; at the start this offset decides for
+nearly all points which expert has the highest probability.
 
-Routing is top-1 with the plain probability as the weight, as in Switch. The runs of an arm differ in their seed alone
-and train together: tensors have the runs as their first axis, B. Runs of one seed share the problem, the initial
-weights and the data in every arm.
+Routing is top-1, and the weight is the probability, as in Switch. The runs of an arm differ only in their seed, and
+they are trained together: the first axis of tensors, B, is the run. In all arms, runs with the same seed have the
+same problem, initial weights and data.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIGNAL, OFFSET, SPREAD = 1.0, 1.0, 0.5  # size of the subjects' centres, of the common offset, of what is left
+SIGNAL, OFFSET, SPREAD = (
+    1.0,
+    1.0,
+    0.5,
+)  # size of the subjects' centres, of the common offset, of everything else
 FIXED = ("random", "hash", "subject")
-WORDS = 8  # each subject has as many words; a point is a word and some noise
+WORDS = 8  # so many words each subject has; a point is a word and some noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseConfig:
     """Sizes of the problem and of its training. Raises ValueError for values that are not positive.
 
-    With MOE_COURSE_SMALL in the environment training is a tenth as long: enough to run a notebook, not to
-    believe its figures.
+    With MOE_COURSE_SMALL in the environment training is a tenth as long: enough to test that a notebook
+    runs, too little for its figures to be right.
     """
 
     d_model: int = 16
-    num_experts: int = 8  # and as many subjects
-    points: int = 256  # in a batch, equally many of each subject
+    num_experts: int = 8  # and the same number of subjects
+    points: int = 256  # points of a batch, the same number of each subject
     steps: int = field(default_factory=lambda: 40 if "MOE_COURSE_SMALL" in os.environ else 400)
     learning_rate: float = 0.01
 
@@ -51,14 +55,14 @@ class CollapseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is done for the balance in one arm of the experiment; by default nothing.
+    """What one arm of the experiment does to balance the load; by default nothing.
 
-    The functions see one run at a time. extra_loss: (logits_TE, idx_TK) -> what is added to the task's loss.
+    The functions get one run at a time. extra_loss: (logits_TE, idx_TK) -> what is added to the task's loss.
     select: (probs_TE, bias_E) -> idx_TK with K = 1, and update: (bias_E, counts_E) -> the bias of the next step.
     expert_choice: probs_TE -> weights_EC and idx_EC. noise: the scale of the noise on the logits, in training.
     renormalize: divide the weight by itself, the mistake of notebook 02. fixed: a routing that never learns, "random"
-    (by a random matrix), "hash" (each word has its expert, whatever it means) or "subject" (one expert a subject:
-    what a perfect router would do); its experts answer with weight 1. hidden: units of a ReLU layer in each expert,
+    (by a random matrix), "hash" (each word has a random expert) or "subject" (each subject has its own expert, as
+    with a perfect router); the weights are then 1. hidden: units of a ReLU layer in each expert,
     0 for a linear map.
     """
 
@@ -80,12 +84,12 @@ class Arm:
 
 @dataclass(frozen=True, eq=False)
 class CollapseRuns:
-    """The runs of one arm. The first axis is the run, the second, where there is one, the step.
+    """The runs of one arm. The first axis is the run; the second, if there is one, is the step.
 
-    task_loss: mean squared error over mean squared target, so 0 is perfect and 1 is what answering 0 costs; auxiliary
-    losses are not in it. load: each expert's share of the points it works on. violation: max/mean − 1 of that load.
-    entropy: of a point's probabilities, nats. final_...: the same on fresh points after training, without noise.
-    unserved: the share of those points that no expert took.
+    task_loss: mean squared error over mean squared target, so 0 is perfect and always answering 0 gives 1;
+    auxiliary losses are not in it. load: each expert's share of the points it works on. violation: max/mean − 1 of
+    that load. entropy: mean entropy of a point's probabilities, nats. final_...: the same on new points after
+    training, without noise. unserved: the share of those points that no expert took.
     """
 
     seeds: tuple[int, ...]
@@ -121,7 +125,7 @@ class CollapseRuns:
 
 
 class _Problem:
-    """Subjects, their laws and their points, for a batch of seeds."""
+    """The subjects, their laws and their points, for all seeds at once."""
 
     def __init__(self, seeds: Sequence[int], config: CollapseConfig):
         self.config, self.rngs = config, [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -138,7 +142,7 @@ class _Problem:
         return torch.stack([torch.randn(*shape, generator=rng) for rng in self.rngs])
 
     def points(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Fresh points x_BTD, their targets y_BTD and the number of the word behind each, word_BT."""
+        """New points x_BTD, their targets y_BTD, and the number of the word of each point, word_BT."""
         tokens, subjects = self.config.points, self.config.num_experts
         subject_T = torch.arange(tokens) % subjects
         word_BT = torch.stack([torch.randint(WORDS, (tokens,), generator=rng) for rng in self.rngs])
@@ -205,7 +209,7 @@ def train(arm: Arm, seeds: Sequence[int] = (0, 1, 2), config: CollapseConfig | N
 def _route(
     arm: Arm, problem: _Problem, logits_BTE: Tensor, bias_BE: Tensor, word_BT: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """gates_BTE, 0 where an expert does not see a point, and each point's expert idx_BTK (K = 1)."""
+    """gates_BTE, which are 0 where an expert does not get a point, and the expert of each point, idx_BTK (K = 1)."""
     probs_BTE = logits_BTE.softmax(dim=-1)
     if arm.expert_choice:
         chosen = [arm.expert_choice(probs_TE) for probs_TE in probs_BTE]
@@ -230,11 +234,11 @@ def _route(
 
 
 def _task_loss(x_BTD: Tensor, y_BTD: Tensor, gates_BTE: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Mean squared error over mean squared target of each run, (B,). The experts' layers have ReLU between them."""
+    """Mean squared error over mean squared target of each run, (B,). Between the layers of an expert is a ReLU."""
     first_BEDH, *others = weights
     out_BETD = (
         x_BTD[:, None] @ first_BEDH
-    )  # every expert on every point: at this size faster than sorting them
+    )  # every expert computes every point: at this size that is faster than sorting
     for w_BEHD in others:
         out_BETD = out_BETD.relu() @ w_BEHD
     answer_BTD = (gates_BTE.mT[..., None] * out_BETD).sum(dim=1)

@@ -1,8 +1,8 @@
-"""The language model of notebooks 07 and 08: trained once, kept in the work folder, loaded from there afterwards.
+"""The language model of notebooks 07 and 08: trained once, stored in the work folder, then loaded from there.
 
 mixture = language.train("moe", m.layer)    # with your own layer; live curves; a second call loads it
 dense = language.train("dense-active")
-study = language.load_or_train()            # in notebook 08: what 07 trained, else a small one on the spot
+study = language.load_or_train()            # in notebook 08: the model of 07, else a smaller training now
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from moe_course.moe.layer import MoELayer
 from moe_course.viz import style, training
 
 SNAPSHOTS = (20, 50, 100, 200, 400, 800)
-"""The steps after which the model is kept, beside the last one."""
+"""The model is stored after so many steps, and after the last one."""
 QUICK_STEPS = 300
 SMALL_LIMITS = {"code": 950_000, "technical": 450_000, "names": 150_000, "facts": 150_000}
-"""Just so much that every split has documents of every domain."""
+"""The smallest sizes with which every split has documents of every domain."""
 REDRAW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Study:
-    """A trained model with what it was trained on. `snapshots`: (steps done, model) from the first to the last."""
+    """A trained model, its text and its result. `snapshots`: (steps done, model) from the first to the last."""
 
     model: Transformer
     snapshots: list[tuple[int, Transformer]]
@@ -64,10 +64,11 @@ def train(
     again: bool = False,
     steps: int | None = None,
 ) -> Study:
-    """Train an arm of the experiment on its first seed, with live curves; where that was done already, load it.
+    """Train an arm of the experiment on its first seed, with live curves. If that was done before, load the result.
 
-    arm: "moe", "dense-active" or "dense-total". moe_layer: makes the MoE layers, the library's by default.
-    Interrupted, it goes on at the next call. again: forget what there is. On a GPU where there is one.
+    arm: "moe", "dense-active" or "dense-total". moe_layer: makes the MoE layers, the library's by default. An
+    interrupted training goes on at the next call. again: delete what was trained before. Uses a GPU if there is
+    one.
     """
     chosen = _recipe(arm, steps)
     folder = _runs() / f"{arm}-{chosen.plan.steps}"
@@ -87,7 +88,7 @@ def train(
 
 
 def load_or_train() -> Study:
-    """The mixture that notebook 07 trained; where there is none, one trained on the spot for fewer steps."""
+    """The mixture that notebook 07 trained; if there is none, one that is trained now, for fewer steps."""
     folder = _runs() / f"moe-{_recipe('moe').plan.steps}"
     if (folder / trial.RESULT).exists():
         return train("moe")
@@ -96,12 +97,12 @@ def load_or_train() -> Study:
 
 
 def text() -> trial.Text:
-    """Corpus and tokenizer of the experiment."""
+    """The corpus and tokenizer of the experiment."""
     return text_of(_recipe("moe"))
 
 
 def text_of(chosen: recipe.Recipe) -> trial.Text:
-    """Corpus and tokenizer of a recipe; with MOE_COURSE_SMALL in the environment a small part of the corpus."""
+    """The corpus and tokenizer of a recipe; with MOE_COURSE_SMALL in the environment a small part of the corpus."""
     return _text(chosen.data, chosen.level, chosen.model.vocab_size, _small())
 
 
@@ -114,7 +115,7 @@ def _text(data: str, level: str, vocab_size: int, small: bool) -> trial.Text:
 
 
 def recorded(text: trial.Text) -> dict[str, list[recorded_study.Result]]:
-    """The recorded runs of the experiment by arm, one a seed. Says so where they saw another text than `text`."""
+    """The recorded runs of the experiment by arm, one for each seed. Prints a note if their text was another."""
     runs = recorded_study.recorded("main")
     theirs = {result["corpus"] for result in runs.values()}
     if theirs != {text.corpus.fingerprint}:
@@ -126,12 +127,12 @@ def recorded(text: trial.Text) -> dict[str, list[recorded_study.Result]]:
 
 
 def renamed(study: Study, name: str) -> recorded_study.Result:
-    """A study's result under another name, for figures that tell runs apart by it."""
+    """A study's result under another name, for figures that distinguish runs by their names."""
     return {**study.result, "recipe": {**study.result["recipe"], "name": name}}
 
 
 class Live:
-    """Curves of a run while it goes on, redrawn every few seconds; keeps the snapshots."""
+    """The curves of a run while it is trained, drawn again every few seconds. It also stores the snapshots."""
 
     def __init__(self, name: str, folder: Path, steps: int):
         self.name, self.folder, self.steps = name, folder, steps
@@ -182,14 +183,14 @@ def _snapshot(path: Path) -> Transformer:
 
 
 def _is_of(folder: Path, chosen: recipe.Recipe, text: trial.Text) -> bool:
-    """Whether the run in a folder, finished or not, is one of this recipe on this text."""
+    """Whether the run in a folder, finished or not, has this recipe and this text."""
     try:
         same_text = trial.read_tokenizer(folder).to_json() == text.tokenizer.to_json()
         if (folder / trial.RESULT).exists():
             same_text &= trial.read_result(folder)["corpus"] == text.corpus.fingerprint
         return same_text and trial.read_recipe(folder) == chosen
-    except (OSError, ValueError, TypeError, KeyError):  # nothing there, damaged, or of an older course
-        return False
+    except (OSError, ValueError, TypeError, KeyError):
+        return False  # there is no run, it is damaged, or an older version of the course wrote it
 
 
 def _forget(folder: Path) -> None:
@@ -207,7 +208,7 @@ def _quick_steps() -> int:
 
 @lru_cache(maxsize=1)
 def _elsewhere() -> Path:
-    """For this session only: outside a work folder nothing is kept."""
+    """A folder for this session only: outside a work folder nothing is stored."""
     return Path(tempfile.mkdtemp(prefix="moe-course-runs-"))
 
 

@@ -1,4 +1,4 @@
-"""The tiny MoE with limited experts: buffers of C slots each, and a record of who was dropped."""
+"""The tiny MoE with a capacity: each expert has a buffer of C slots, and the dropped tokens are recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Positions = Callable[[Tensor, Tensor, int], Tensor]  # (idx_TK, weights_TK, num_
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a layer with a capacity is made of. Whatever is not given is the library's, with a choice-major queue."""
+    """The functions of a layer with a capacity. By default they are the library's, with a choice-major queue."""
 
     capacity: Callable[[int, int, int, float], int] | None = None
     positions: Positions | None = None
@@ -26,7 +26,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class LimitedRun:
-    """One training run: the task's side of it, and each place of the batch with its share of assignments dropped."""
+    """One training run: its results on the task, and the share of assignments dropped at each place of the batch."""
 
     task: tiny.TinyRun
     dropped_T: Tensor
@@ -46,10 +46,10 @@ class LimitedRun:
 
 @dataclass(eq=False)
 class LimitedMoE:
-    """Queue, buffers, experts, and back: takes the place of `moe_loop` in the tiny MoE.
+    """Queues, buffers, experts, and back to the tokens. It takes the place of `moe_loop` in the tiny MoE.
 
-    factor None means room for everybody. `dropped` collects the share dropped of each token's choices, one
-    dropped_T a training step.
+    With factor None nothing is dropped. `dropped` collects which share of each token's choices was dropped, one
+    dropped_T for each training step.
     """
 
     factor: float | None
@@ -68,7 +68,7 @@ class LimitedMoE:
         from moe_course.moe import capacity as library  # here: grading hides answers from set-up cells
 
         (tokens, k), experts = idx_TK.shape, len(w_gate_EDF)
-        room = tokens  # a token chooses an expert once at most
+        room = tokens  # a token chooses an expert at most once
         if self.factor is not None:
             room = (self.parts.capacity or library.expert_capacity)(tokens, experts, k, self.factor)
         if self.parts.positions:
@@ -83,7 +83,7 @@ class LimitedMoE:
 
 
 def train(gate: tiny.Gate, seed: int, factor: float | None, parts: Parts | None = None) -> LimitedRun:
-    """Train a tiny MoE whose experts have room for C = ceil(T·K/E · factor) assignments in every step."""
+    """Train a tiny MoE whose experts take C = ceil(T·K/E · factor) assignments in every step."""
     moe = LimitedMoE(factor, parts or Parts())
     run = tiny.train(gate, seed, moe=moe)
     return LimitedRun(run, torch.stack(moe.dropped).mean(dim=0))

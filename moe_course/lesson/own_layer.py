@@ -1,4 +1,4 @@
-"""The layer of `moe_course.moe.layer`, put together from the exercises of notebooks 01 to 06."""
+"""The layer of `moe_course.moe.layer`, computed by the exercises of notebooks 01 to 06."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moe_course.moe.layer import MoELayer, MoEStats
 
 
 class Parts(Protocol):
-    """What the layer is put together from: every exercise as an attribute of its name, and the whole dispatch."""
+    """The functions that the layer uses: every exercise as an attribute of its name, and the whole dispatch."""
 
     def moe(
         self,
@@ -23,14 +23,14 @@ class Parts(Protocol):
         w_up_EDF: Tensor,
         w_down_EFD: Tensor,
     ) -> Tensor:
-        """y_TD, from the tokens, what the router chose for them, and the experts' weights."""
+        """y_TD, from the tokens, their weights and experts, and the experts' matrices."""
 
     def __getattr__(self, name: str) -> Any:
-        """The part called `name`. Raises AttributeError where there is none."""
+        """The function called `name`. Raises AttributeError if there is none."""
 
 
 class OwnLayer(MoELayer):
-    """`MoELayer(config)` with every step done by the part in `parts` that was written for it."""
+    """`MoELayer(config)` in which every step is computed by the function in `parts` that was written for it."""
 
     def __init__(self, config: MoEConfig, parts: Parts):
         super().__init__(config)
@@ -95,14 +95,14 @@ class OwnLayer(MoELayer):
         return c.scale * weights_TK, idx_TK.gather(1, order_TK)
 
     def through_buffers(self, x_TD: Tensor, weights_TK: Tensor, idx_TK: Tensor) -> tuple[Tensor, Tensor]:
-        """y_TD with a limited number of slots in each expert, and the share of assignments that found none."""
+        """y_TD with a limited number of slots in each expert, and the share of assignments that got no slot."""
         m, c = self.parts, self.config
         C = m.expert_capacity(len(x_TD), c.num_experts, c.top_k, c.capacity_factor)
         if c.fill == "priority":
             pos_TK = m.batch_priority_positions(idx_TK, weights_TK, c.num_experts)
         elif c.fill == "choice":
             pos_TK = m.positions_in_expert(idx_TK, c.num_experts)
-        else:  # one column holds all assignments token by token
+        else:  # a single column, so that all assignments queue token by token
             pos_TK = m.positions_in_expert(idx_TK.reshape(-1, 1), c.num_experts).reshape(idx_TK.shape)
         x_ECD = m.fill_buffers(x_TD, idx_TK, pos_TK, c.num_experts, C)
         experts = zip(x_ECD, self.w_gate, self.w_up, self.w_down, strict=True)

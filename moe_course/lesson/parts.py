@@ -1,4 +1,4 @@
-"""The learner's own parts: the code of passed exercises, kept in the workspace and loaded again.
+"""The learner's own functions: the code of passed exercises, stored in the work folder and loaded again.
 
 work/.moe-course/parts/<exercise>.py holds an exercise as it last passed, with what it uses from the notebook
 around it: imports, constants, and helper functions. Each file is plain Python that a learner can read.
@@ -28,10 +28,10 @@ _FLAGS = __future__.annotations.compiler_flag  # annotations stay text: they may
 
 
 def keep(exercise: str, sources: Mapping[str, str], namespace: Mapping[str, Any], parts: set[str]) -> None:
-    """Keep the code of an exercise that passed. Never mind if it cannot be written.
+    """Store the code of an exercise that passed. If it cannot be written, nothing happens.
 
-    sources: its source by name. namespace: the notebook's, where its helpers are found. parts: the names of
-    exercises, which are not copied along: each has a file of its own. Does nothing outside a work folder and
+    sources: its source by name. namespace: that of the notebook, in which its helpers are found. parts: the names of
+    all exercises; they are not copied as helpers, since each has its own file. Does nothing outside a work folder and
     while nbgrader runs the notebook.
     """
     folder = _folder()
@@ -48,10 +48,10 @@ def keep(exercise: str, sources: Mapping[str, str], namespace: Mapping[str, Any]
 
 
 def load(exercise: str, names: tuple[str, ...], other_part: Callable[[str], Any]) -> dict[str, Any] | None:
-    """The parts `names` of an exercise, from the code that was kept; None where there is none.
+    """The parts `names` of an exercise, from the code that was stored; None if nothing was stored.
 
-    other_part: gives a part that the code uses, by name, and raises KeyError for what is no part. Whatever is
-    wrong with the code is raised: no error type can be excluded.
+    other_part: returns another part that the code uses, by its name, and raises KeyError if that is no part. If the
+    code itself is wrong, its error is raised, of whatever type.
     """
     folder = _folder()
     path = None if folder is None else folder / f"{exercise}.py"
@@ -80,7 +80,7 @@ def _folder() -> Path | None:
 
 
 def _stage() -> dict[str, Any]:
-    """What code finds without importing it, as in the set-up cells."""
+    """The names that code may use without importing them, as in the set-up cells."""
     import torch
     import torch.nn.functional as F
 
@@ -99,7 +99,7 @@ def _collect(source: str, namespace: Mapping[str, Any], known: set[str], found: 
     for name in sorted(names_used(source) & namespace.keys() - known - found.keys() - set(dir(builtins))):
         text = _definition(name, namespace[name])
         if text is not None:
-            found[name] = ""  # holds the place while what it uses is collected before it
+            found[name] = ""  # holds the place while the definitions that it uses are collected
             _collect(text, namespace, known, found)
             del found[name]
             found[name] = text

@@ -1,4 +1,4 @@
-"""Committed predictions: an answer on record before the result is shown, compared afterwards, never scored."""
+"""Predictions: an answer is stored before the result is shown and compared with it afterwards. It is never scored."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from moe_course.lesson import home
 from moe_course.viz.style import publish
 
 FILE = "predictions.json"
-_session: dict[str, dict[str, Any]] = {}  # what was asked and answered, where there is no work folder
+_session: dict[str, dict[str, Any]] = {}  # questions and answers, if there is no work folder
 
 
 def predict(key: str, question: str, options: Sequence[str], answer: int | None = None) -> None:
-    """Ask, and put the learner's `answer` (1 for the first option) on record.
+    """Ask a question, and store the learner's `answer` (1 for the first option).
 
-    What stands when the result is revealed counts as committed; later answers are kept as changes of mind. An
-    answer that is no option is not recorded, and the page says so: a slip must not stop Run All.
+    The last answer before the result is revealed counts; later answers are stored as changes of mind. An answer that
+    is no option is not stored, and the output says so: a typing error must not stop Run All.
     """
     slip = answer is not None and (type(answer) is not int or not 1 <= answer <= len(options))
     wrong, answer = answer, None if slip else answer
     entry = _recall(key)
-    if entry is None or entry["options"] != list(options):  # new, or put otherwise in an older release
+    if entry is None or entry["options"] != list(options):  # a new question, or its wording has changed since
         entry = {"question": question, "options": list(options), "answers": [], "revealed": False}
     last = entry["answers"][-1]["answer"] if entry["answers"] else None
     if answer is not None and answer != last:
@@ -50,7 +50,7 @@ def predict(key: str, question: str, options: Sequence[str], answer: int | None 
 
 
 def reveal(key: str, truth: int, why: str) -> None:
-    """Compare the prediction on record with what happened."""
+    """Compare the stored prediction with what happened."""
     entry = _recall(key)
     if entry is None:
         _show(f"<p>{html.escape(why)}</p>", why)

@@ -1,4 +1,4 @@
-"""What notebook 08 reads with the language model: passages of held-out documents, and labels beside the domain."""
+"""The texts of notebook 08: passages of held-out documents, and other labels than the domain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = ("space", "keyword", "name", "number", "operator", "other")
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Up to four passages of each document; `few`: one of each, for what must be computed often; `documents`: all."""
+    """`sample`: up to four passages of each document. `few`: one of each. `documents`: all documents."""
 
     sample: Sample
     few: Sample
@@ -32,8 +32,9 @@ class Material:
 def material(study: Study) -> Material:
     """Passages of 64 tokens from the validation documents, up to 100 documents of a domain.
 
-    A tiny corpus may hold out no document of some domain; then all are taken from training, and it says so. With
-    MOE_COURSE_SMALL in the environment there are few: enough to run a notebook, not to believe its figures.
+    A tiny corpus may hold out no document of some domain; then all are taken from training, and a note is printed.
+    With MOE_COURSE_SMALL in the environment there are few: enough to test that a notebook runs, too few for its
+    figures to be right.
     """
     split, most = "validation", 12 if "MOE_COURSE_SMALL" in os.environ else 100
     if any(documents == 0 for documents, _ in study.corpus.counts(split).values()):
@@ -47,19 +48,19 @@ def material(study: Study) -> Material:
 
 
 def token_kinds(tokenizer: Tokenizer) -> Tensor:
-    """kind_V: what each token of the vocabulary is in Python, an index into KINDS. Read off its text alone."""
+    """kind_V: what each token of the vocabulary is in Python, as an index into KINDS. Only its text decides."""
     return torch.tensor([KINDS.index(_kind(piece)) for piece in tokenizer.pieces])
 
 
 def languages(documents: Sequence[Document]) -> tuple[Tensor, tuple[str, ...]]:
-    """The language of each document of names (−1 for other documents), and what the languages are called."""
+    """The language of each document of names (−1 for other documents), and the languages' codes."""
     spoken = [d.id.split("/")[1] if d.domain == "names" else "" for d in documents]
     known = tuple(sorted({*spoken} - {""}))
     return torch.tensor([known.index(code) if code else -1 for code in spoken]), known
 
 
 def passage(seen: Routes, window: int, tokenizer: Tokenizer) -> Passage:
-    """One window of a sample, to be looked at token by token."""
+    """One window of a sample, for `viz.token_explorer`."""
     mine_T = seen.window_T == window
     pieces = [tokenizer.pieces[token] for token in seen.token_T[mine_T].tolist()]
     return Passage(pieces, seen.idx_LTK[:, mine_T], seen.weights_LTK[:, mine_T])

@@ -1,4 +1,4 @@
-"""Measuring in a notebook: interleaved repetitions, the median with its spread, and what no clock is needed for."""
+"""Measuring in a notebook: interleaved repetitions, the median with its spread, and counts that need no clock."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moe_course.moe.experts import init_experts
 
-SHORTEST = 0.01  # seconds of one measurement, at least: much shorter ones show the scheduler's whims
+SHORTEST = 0.01  # seconds that one measurement takes at least: much shorter ones depend on the scheduler
 Way = Callable[..., Tensor]  # (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) -> y_TD
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Repeated measurements of one thing, in seconds."""
+    """Repeated measurements of the same thing, in seconds."""
 
     seconds: tuple[float, ...]
 
@@ -32,7 +32,7 @@ class Timing:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between these two lies the middle half of the measurements; of a single one, itself."""
+        """The middle half of the measurements lies between these two; a single measurement is both."""
         if len(self.seconds) < 2:
             return self.median, self.median
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -44,7 +44,7 @@ def _rounds() -> int:
 
 
 def race(contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None) -> dict[str, Timing]:
-    """Time the contestants by turns, so that whatever else the machine does hits all of them alike.
+    """Time the contestants in turns, so that other work of the machine slows all of them alike.
 
     Every contestant runs once before its time counts; a short one runs several times in a row, and their mean is
     one measurement. `rounds` is 7, or 2 with MOE_COURSE_SMALL in the environment.
@@ -61,7 +61,7 @@ def race(contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None
 
 
 def _seconds(run: Callable[[], Any], repeats: int = 1) -> float:
-    """Seconds of one of `repeats` runs in a row."""
+    """The seconds of one run, as a mean over `repeats` runs in a row."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
@@ -70,18 +70,18 @@ def _seconds(run: Callable[[], Any], repeats: int = 1) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """The sizes of one expert layer and of the batch that it gets. The defaults are the tiny MoE's, nearly."""
+    """The sizes of one expert layer and of the batch that it gets. The defaults are close to the tiny MoE's."""
 
     tokens: int = 192
     experts: int = 16
     top_k: int = 2
     d_model: int = 64
-    d_ff: int = 8  # the tiny MoE's experts have 6: grouped products want a multiple of 4 (16 bytes)
+    d_ff: int = 8  # the tiny MoE's experts have 6, but grouped products need a multiple of 4 (16 bytes)
 
     def arguments(self, seed: int = 0) -> tuple[Tensor, ...]:
         """(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) with uniformly random routing.
 
-        All but idx_TK ask for a gradient.
+        All except idx_TK require a gradient.
         """
         rng = torch.Generator().manual_seed(seed)
         x_TD = torch.randn(self.tokens, self.d_model, generator=rng)
@@ -99,7 +99,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Training steps of several dispatches over one size: {value: {way: its Timing}}."""
+    """The times of training steps of several dispatches while one size varies: {value: {dispatch: its Timing}}."""
 
     axis: str  # the field of Layer that varies
     times: dict[int, dict[str, Timing]] = field(default_factory=dict)
@@ -109,18 +109,18 @@ class Sweep:
         return list(dict.fromkeys(way for row in self.times.values() for way in row))
 
     def fastest(self, value: int) -> str:
-        """The way with the least median time at this value."""
+        """The dispatch with the smallest median time at this value."""
         return min(self.times[value], key=lambda way: self.times[value][way].median)
 
     def ratio(self, way: str, value: int, to: tuple[str, int]) -> float:
-        """The time of a way at a value as a multiple of another's, by their medians."""
+        """The median time of a dispatch at a value, divided by that of another: `to` is (dispatch, value)."""
         return self.times[value][way].median / self.times[to[1]][to[0]].median
 
 
 def sweep(
     ways: Mapping[str, Way], axis: str, values: Sequence[int], rounds: int | None = None, **sizes: int
 ) -> Sweep:
-    """Time a training step of every way while the size `axis` of a Layer takes the values; `sizes` are the rest."""
+    """Time a training step of every dispatch while the size `axis` takes the values; `sizes` are the other sizes."""
     times = {}
     for value in values:
         layer = Layer(**{**sizes, axis: value})
@@ -129,7 +129,7 @@ def sweep(
 
 
 def flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products that `work` does, a multiply-add counted as two."""
+    """The floating-point operations of the matrix products in `work`; a multiply-add counts as two."""
     counter = FlopCounterMode(display=False)
     with counter:
         work()
@@ -137,7 +137,7 @@ def flops(work: Callable[[], object]) -> int:
 
 
 def operations(work: Callable[[], object]) -> int:
-    """How many tensor operations `work` starts, backward pass included. The same number on every machine."""
+    """How many tensor operations `work` starts, with the backward pass. The number is the same on every machine."""
     counter = _Counter()
     with counter:
         work()

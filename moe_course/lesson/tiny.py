@@ -1,13 +1,13 @@
 """The tiny MoE: one small decoder layer that runs through notebooks 02 to 10, retrained in seconds on one core.
 
-The stream is a phrase book. Each line is in one of eight dialects: it opens with the dialect's mark, then come
-words, each followed by its translation. A dialect has its own dictionary, so a word has eight translations, and
-experts too small to hold every dictionary do well to share the dialects out.
+The stream is a phrase book. Each line is in one of eight dialects: it begins with the mark of the dialect, and then
+come words, each followed by its translation. Each dialect has its own dictionary, so a word has eight translations.
+The experts are too small to learn every dictionary, so the loss is lowest when they divide the dialects among them.
 
-The words are random and the translations follow a rule, so the loss is taken on translations only: 0 is perfect,
-log V a blind guess. Embedding and attention stay as they were drawn: they mix the mark and the words so far into
-every token, and a router has to learn which part of the mixture matters. Because they stay, a routing table can
-change for one reason only: the router learned.
+The words are random and the translations follow a rule, so the loss is computed on translations only: 0 is perfect,
+and log V is the loss of a blind guess. Embedding and attention keep their random initial values. They mix the mark
+and the earlier words into every token, and a router has to learn which part of this mixture matters. Because they do
+not change, a routing table can change for one reason only: the router has learned.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MoE = Callable[..., Tensor]  # (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, 
 class TinyConfig:
     """Sizes of the stream, of the layer and of its training. Raises ValueError for values that are not positive.
 
-    With MOE_COURSE_SMALL in the environment training is a tenth as long: enough to run a notebook, not to
-    believe its figures.
+    With MOE_COURSE_SMALL in the environment training is a tenth as long: enough to test that a notebook
+    runs, too little for its figures to be right.
     """
 
     num_dialects: int = 8
@@ -80,8 +80,8 @@ def make_stream(seed: int, config: TinyConfig | None = None) -> Stream:
 class TinyMoE(nn.Module):
     """Embedding, causal attention, RMSNorm, one MoE layer, residuals, output head.
 
-    `gate` and `moe` are plugged in, so that a learner's own functions do the routing and the experts' work.
-    Trained are `router` (D, E), `w_gate` and `w_up` (E, D, F), `w_down` (E, F, D) and `head` (D, V).
+    `gate` and `moe` are arguments, so that a learner's own functions can do the routing and the experts' work.
+    The trained parameters are `router` (D, E), `w_gate` and `w_up` (E, D, F), `w_down` (E, F, D) and `head` (D, V).
     """
 
     embedding: Tensor
@@ -97,8 +97,8 @@ class TinyMoE(nn.Module):
         def normal(*shape: int, gain: float = 1.0) -> Tensor:
             return torch.randn(*shape, generator=rng) * gain / math.sqrt(shape[-2])
 
-        # What stays as drawn. Queries are small, so that attention is nearly even; values are large, so that
-        # what a router must learn to ignore, the words before, is as loud as what it needs, the mark.
+        # These are never trained. Queries are small, so that attention is nearly even. Values are large, so that
+        # the earlier words, which a router must learn to ignore, weigh as much as the mark, which it needs.
         vocabulary = config.num_words + config.num_dialects
         self.register_buffer("embedding", torch.randn(vocabulary, d, generator=rng))
         self.register_buffer("w_query", normal(d, d, gain=0.1))
@@ -118,12 +118,14 @@ class TinyMoE(nn.Module):
         return _norm(x_BSD + y_BSD) @ self.head, idx_TK
 
     def context(self, tokens_BS: Tensor) -> Tensor:
-        """Embedding and causal attention: each token, and a mixture of what stands before it."""
+        """Embedding and causal attention: each token, mixed with the tokens before it."""
         x_BSD = self.embedding[tokens_BS]
         h_BSD = _norm(x_BSD)
         length, width = x_BSD.shape[1:]
         mask_SS = torch.full((length, length), -torch.inf).triu(1)
-        mask_SS[:, 0] += 1.0  # a pull to the mark: attention sinks (Xiao 2023, arXiv 2309.17453) are like it
+        mask_SS[:, 0] += (
+            1.0  # more attention to the mark, like an attention sink (Xiao 2023, arXiv 2309.17453)
+        )
         scores_BSS = (h_BSD @ self.w_query) @ (h_BSD @ self.w_key).mT / math.sqrt(width)
         return x_BSD + (scores_BSS + mask_SS).softmax(dim=-1) @ (h_BSD @ self.w_value)
 
@@ -144,7 +146,7 @@ class TinyMoE(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TinyRun:
-    """What one training run leaves behind. Sequences have one value a step.
+    """The results of one training run. Sequences have one value for each step.
 
     loss: cross-entropy of the translations, nats. router_gradient: norm of the task's gradient on the router.
     router_movement: distance of the router from its start, in units of its length at the start. load: each
@@ -168,17 +170,17 @@ class TinyRun:
 
     @property
     def router_moved(self) -> float:
-        """How far the router is from its start in the end. A few millionths are rounding noise."""
+        """How far the router is from its start at the end. A few millionths are rounding errors."""
         return self.router_movement[-1]
 
     @property
     def load_E(self) -> Tensor:
         """Share of the words that each expert takes after training."""
-        return self.table_after_GE.mean(dim=0)  # every dialect has as many lines
+        return self.table_after_GE.mean(dim=0)  # all dialects have the same number of lines
 
 
 def renormalised_top1(logits_TE: Tensor) -> tuple[Tensor, Tensor]:
-    """The gate that is ill: the best expert, its probability divided by the sum over the one chosen."""
+    """The wrong gate: the best expert, and as its weight its probability divided by itself, which is always 1."""
     weight_TK, idx_TK = torch.softmax(logits_TE, dim=-1).topk(1, dim=-1)
     return weight_TK / weight_TK.sum(dim=-1, keepdim=True), idx_TK
 
@@ -191,7 +193,7 @@ def train(
     frozen_router: bool = False,
     after_step: Callable[[Tensor], None] | None = None,
 ) -> TinyRun:
-    """Train a tiny MoE. Runs of one seed share dictionaries, initial weights and the order of the data.
+    """Train a tiny MoE. Runs with the same seed have the same dictionaries, initial weights and order of the data.
 
     `moe` is the library's `moe_loop` unless given. Learning rates fall to 0 over the second half. `after_step` is
     called after every step with the experts of its words, one row a line, so that a balancing bias can follow.
@@ -201,7 +203,7 @@ def train(
         from moe_course.moe import moe_loop  # here, not above: grading hides answers from set-up cells
 
         moe = moe_loop
-    rng = torch.Generator().manual_seed(1_000 + seed)  # not the stream's numbers once more
+    rng = torch.Generator().manual_seed(1_000 + seed)  # other random numbers than those of the stream
     stream, model = make_stream(seed, c), TinyMoE(c, gate, moe, rng)
     model.router.requires_grad_(not frozen_router)
     start_DE, before_GE = model.router.detach().clone(), routing_table(model, stream, c)
@@ -230,8 +232,8 @@ def train(
 def _optimizers(model: TinyMoE, config: TinyConfig) -> list[torch.optim.Optimizer]:
     """Adam, but plain gradient descent for the router.
 
-    Adam divides a gradient by its own size. The rounding noise that p / p leaves behind, some 1e-8, would become
-    steps of full size, and a router that learns nothing would wander about at random.
+    Adam divides a gradient by its size. The rounding errors in the gradient of p / p, about 1e-8, would become
+    steps of full size, and a router that learns nothing would move at random.
     """
     others = [weight for weight in model.parameters() if weight is not model.router]
     return [
@@ -256,7 +258,7 @@ def routing_table(model: TinyMoE, stream: Stream, config: TinyConfig, lines: int
 
 
 def _of_words(idx_TK: Tensor, lines: int) -> Tensor:
-    """The experts of the words alone, one row a line: at marks and translations nothing is predicted."""
+    """The experts of the words only, one row for each line: at marks and translations nothing is predicted."""
     return idx_TK.view(lines, -1, idx_TK.shape[-1])[:, 1::2].flatten(1)
 
 

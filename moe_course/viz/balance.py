@@ -1,4 +1,4 @@
-"""Figures of notebook 04: loads over training, the arms of the collapse lab side by side, the balancing loss."""
+"""Figures of notebook 04: loads over training, the arms of the collapse lab side by side, and the balancing loss."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ARM_COLORS = (INK, "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B
 
 
 def load_over_training(panels: Mapping[str, torch.Tensor], columns: int = 4) -> Figure:
-    """Small multiples of the load, {title: load by step and expert}; a band is an expert, the lines fair shares.
+    """One panel for each load, {title: load by step and expert}; each band is an expert, the lines are fair shares.
 
-    The number behind each title: how many experts have less than a tenth of the fair load over the last 25 steps.
+    The number after each title says how many experts have less than a tenth of the fair load over the last 25 steps.
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -36,7 +36,7 @@ def load_over_training(panels: Mapping[str, torch.Tensor], columns: int = 4) -> 
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     for place, ax in enumerate(axes.flat):
-        if len(panels) - columns <= place < len(panels):  # the lowest of its column
+        if len(panels) - columns <= place < len(panels):  # the lowest panel of its column
             ax.set_xlabel("step")
             ax.tick_params(labelbottom=True)
     for ax in axes[:, 0]:
@@ -51,7 +51,7 @@ def load_over_training(panels: Mapping[str, torch.Tensor], columns: int = 4) -> 
 
 
 def collapse_curves(arms: Mapping[str, Any]) -> Figure:
-    """Four statistics of the collapse lab's arms over training; line: median over seeds, band: all seeds."""
+    """Four statistics of the collapse lab's arms over training; line: median over seeds; band: all seeds."""
     fig, axes = plt.subplots(2, 2, figsize=(8, 5.4), sharex=True)
     experts = next(iter(arms.values())).load.shape[-1]
     for (name, runs), color in zip(arms.items(), _ARM_COLORS, strict=False):
@@ -84,9 +84,9 @@ def collapse_curves(arms: Mapping[str, Any]) -> Figure:
 
 
 def arm_scores(arms: Mapping[str, Any], reference: str) -> Figure:
-    """Task loss and max violation after training, a dot a seed; hollow dots have dead experts.
+    """Task loss and max violation after training, one dot for each seed; hollow dots have dead experts.
 
-    The line is the median of the arm `reference`, with which the title compares.
+    The line is the median of the arm `reference`; the title compares with it.
     """
     order = sorted(arms, key=lambda name: float(arms[name].final_loss.median()), reverse=True)
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.34 * len(order)), sharey=True)
@@ -115,7 +115,7 @@ def arm_scores(arms: Mapping[str, Any], reference: str) -> Figure:
 
 
 def loss_against_load(shares: Sequence[float], losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Balancing loss of two experts against the share f of the first; {what P does: loss at each share}."""
+    """The balancing loss of two experts by the share f of the first; {how P depends on f: loss at each share}."""
     fig, ax = plt.subplots(figsize=(6, 3))
     for (name, values), color in zip(losses.items(), _ARM_COLORS[1:], strict=False):
         ax.plot(shares, values, color=color, label=name)
@@ -132,7 +132,7 @@ def loss_against_load(shares: Sequence[float], losses: Mapping[str, Sequence[flo
 
 
 def tiny_loads(arms: Mapping[str, Sequence[Any]]) -> Figure:
-    """Load of the tiny MoE over training, a row an arm, a column a seed; the numbers are taken at the end."""
+    """Load of the tiny MoE over training, a row for each arm, a column for each seed; the numbers are of the end."""
     columns = len(next(iter(arms.values())))
     fig, axes = plt.subplots(
         len(arms), columns, figsize=(8, 0.6 + 1.65 * len(arms)), sharex=True, sharey=True, squeeze=False
@@ -157,9 +157,9 @@ WEIGHTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def balance_explorer(train: Callable[[float, float], Any]) -> None:
-    """Sliders for the bias's rate and the loss's weight; they call `train(rate, weight)`, which trains one arm.
+    """Sliders for the rate of the bias and the weight of the loss; they call `train(rate, weight)`, which trains one.
 
-    Each setting is trained once and remembered. The static figure shows a rate of 0.01 without the loss.
+    Each setting is trained only once. The static figure shows a rate of 0.01 without the loss.
     """
     done: dict[tuple[float, float], Any] = {}
 
@@ -206,7 +206,7 @@ def _explorer_figure(plain: Any, helped: Any, rate: float, weight: float) -> tup
 
 
 def _smooth(values: torch.Tensor, width: int = 10) -> tuple[list[float], torch.Tensor]:
-    """Means over `width` neighbouring steps (the first axis), and their places; at most about 100 of them."""
+    """Means over `width` neighbouring steps (the first axis), and their steps; at most about 100 of them."""
     width = min(width, len(values))
     stride = max(1, len(values) // 100)
     means = values.float().unfold(0, width, stride).mean(dim=-1)
@@ -214,7 +214,7 @@ def _smooth(values: torch.Tensor, width: int = 10) -> tuple[list[float], torch.T
 
 
 def _stack(ax: Axes, load: torch.Tensor) -> None:
-    """Load by step and expert as a stack of bands; white lines at the fair shares."""
+    """The load by step and expert as a stack of bands, with white lines at the fair shares."""
     experts = load.shape[1]
     steps, means = _smooth(load)
     ax.stackplot(steps, means.T.numpy(), colors=[expert_color(e) for e in range(experts)], lw=0)
@@ -224,7 +224,7 @@ def _stack(ax: Axes, load: torch.Tensor) -> None:
 
 
 def _band(ax: Axes, values: torch.Tensor, color: str, name: str) -> None:
-    """Values by run and step: median over the runs as a line, all of them as a band."""
+    """Values by run and step: the median over the runs as a line, and all of them as a band."""
     steps, means = _smooth(values.T)
     ax.plot(steps, means.median(dim=1).values, color=color, label=name, lw=1.4)
     low, high = means.amin(dim=1).numpy(), means.amax(dim=1).numpy()

@@ -1,4 +1,4 @@
-"""Figures of capacity: queues with a limit, who is dropped, what room costs, and who sees whom."""
+"""Figures of capacity: queues with a limit, which tokens are dropped, what capacity costs, and which layers leak."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILLS = ("#0072B2", "#E69F00", "#009E73")
 def queues(
     pos_TK: torch.Tensor, idx_TK: torch.Tensor, capacity: int, num_experts: int, title: str = ""
 ) -> Figure:
-    """The queue of each expert, upwards: token and choice in each place, hatched what is dropped."""
+    """The queue of each expert, from bottom to top: token and choice in each place. Dropped ones are hatched."""
     height = 1.3 + 0.33 * (int(pos_TK.max()) + 1)
     fig, ax = plt.subplots(figsize=(1.2 + 1.1 * num_experts, height))
     for (t, k), place in np.ndenumerate(pos_TK.numpy()):
@@ -53,9 +53,9 @@ def queues(
 def capacity_symptom(
     arms: Mapping[str, Sequence[Any]], focus: str | None = None, tokens_per_line: int = 6
 ) -> Figure:
-    """Loss, and drop rate by line of the batch; {arm: runs over seeds}. Line: median, band: all seeds.
+    """The loss, and the drop rate by line of the batch; {arm: runs over seeds}. Line: median; band: all seeds.
 
-    The titles speak of the arm `focus`, the last one unless given, beside the first arm.
+    The titles compare the arm `focus` (by default the last one) with the first arm.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3))
     first, focus = next(iter(arms)), focus or list(arms)[-1]
@@ -89,7 +89,7 @@ def _lines(dropped_T: torch.Tensor, tokens_per_line: int) -> np.ndarray:
 
 
 def loss_against_drops(arms: Mapping[str, Sequence[Any]]) -> Figure:
-    """Final loss against the share of assignments dropped, one dot a run."""
+    """The final loss by the share of assignments dropped, one dot for each run."""
     fig, ax = plt.subplots(figsize=(5.5, 3))
     for (name, runs), color, marker in zip(arms.items(), _ARMS, "osD^", strict=False):
         xs, ys = [100 * run.drop_rate for run in runs], [run.final_loss for run in runs]
@@ -109,7 +109,7 @@ def loss_against_drops(arms: Mapping[str, Sequence[Any]]) -> Figure:
 def dropped_by(
     groups: Mapping[str, Mapping[str, Sequence[float]]], labels: Mapping[str, Sequence[str]]
 ) -> Figure:
-    """Who is dropped: a panel for each grouping, {grouping: {fill: drop rate of each group}}."""
+    """Which tokens are dropped, one panel for each grouping: {grouping: {fill: drop rate of each group}}."""
     fig, axes = plt.subplots(1, len(groups), figsize=(8, 3.1), sharey=True)
     for ax, (grouping, rates) in zip(np.atleast_1d(axes), groups.items(), strict=True):
         _grouped_bars(ax, rates, labels[grouping])
@@ -137,9 +137,9 @@ def overflow_curves(
     exact: Mapping[str, Sequence[float]],
     law: Mapping[str, float],
 ) -> Figure:
-    """Drops and padding against the factor: {K: {"dropped" or "empty": (rounds, factors)}}; lines exact.
+    """Drops and padding by the factor: {K: {"dropped" or "empty": (rounds, factors)}}; the lines are exact values.
 
-    Crosses mark the `law` at factor 1.
+    Crosses mark the values of the `law` at factor 1.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3))
     at_one = min(range(len(factors)), key=lambda i: abs(factors[i] - 1))
@@ -179,7 +179,7 @@ def overflow_curves(
 
 
 def leak_table(found: Mapping[str, Mapping[str, bool]]) -> Figure:
-    """A table of layers by questions: filled where the layer leaks."""
+    """A table of layers by questions; a cell is filled if the layer leaks."""
     rows, columns = list(found), list(next(iter(found.values())))
     fig, ax = plt.subplots(figsize=(2.3 + 1.5 * len(columns), 1.0 + 0.36 * len(rows)))
     values = np.array([[found[row][column] for column in columns] for row in rows], dtype=float)

@@ -1,4 +1,4 @@
-"""Figures of dispatch: assignments before and after the sort, the rows that layouts compute, and measured times."""
+"""Figures of dispatch: assignments before and after the sort, the rows that each layout computes, measured times."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AXIS_LABELS = {
 
 
 def sorted_assignments(idx_TK: torch.Tensor, order_N: torch.Tensor) -> Figure:
-    """Assignments in token order above, in the order of the plan below; the colour is the expert's."""
+    """Assignments in token order above, and in the order of the plan below; the colour is that of the expert."""
     slots = idx_TK.shape[1]
     expert_of = idx_TK.flatten().tolist()
     fig, ax = plt.subplots(figsize=(8, 2.9))
@@ -69,7 +69,7 @@ def _box(ax: Axes, x: float, y: float, color: str, text: str) -> None:
 
 
 def layout_rows(counts_E: torch.Tensor, num_tokens: int, top_k: int) -> Figure:
-    """Rows of each expert, padded to the longest; and how many rows the experts compute in each layout."""
+    """The rows of each expert, padded to the longest, and how many rows the experts compute in each layout."""
     counts, experts = counts_E.tolist(), len(counts_E)
     longest, total = max(counts), sum(counts)
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.0), width_ratios=(1.7, 1))
@@ -124,7 +124,7 @@ def skew_explorer(plan: Plan, num_tokens: int = 64, num_experts: int = 8, top_k:
 
 
 def _skew_figure(plan: Plan, skew: float, tokens: int, experts: int, top_k: int) -> tuple[Figure, str]:
-    """Popularity falls with the expert's number like 1/(e + 1)^skew; noise of the same draws decides."""
+    """The figure for a skew: the popularity of expert e is 1/(e + 1)^skew; all skews have the same random draws."""
     rng = torch.Generator().manual_seed(3)
     noise_TE = (
         -torch.rand(tokens, 16, generator=rng).log().neg().log()[:, :experts]
@@ -140,9 +140,9 @@ def _skew_figure(plan: Plan, skew: float, tokens: int, experts: int, top_k: int)
 
 
 def dispatch_times(sweep: Any, flops: Mapping[int, int] | None = None) -> Figure:
-    """Training steps over one size, relative to the first way's at the first value; bars span the middle half.
+    """The time of training steps by one size, relative to the first dispatch at the first value.
 
-    `flops` at the same values, relative to the first of them, is drawn as the arithmetic's own line.
+    Bars span the middle half. `flops`, at the same values and relative to the first of them, is a line of its own.
     """
     values, ways = list(sweep.times), sweep.ways
     first, reference = values[0], ways[0]
@@ -178,7 +178,7 @@ def _times_title(sweep: Any, flops: Mapping[int, int] | None, values: list[int],
 
 
 def dispatch_winners(*sweeps: Any) -> Figure:
-    """One panel a sweep: a training step of each way in milliseconds, bars over the middle half."""
+    """One panel for each sweep: a training step of each dispatch in milliseconds, with bars over the middle half."""
     fig, axes = plt.subplots(1, len(sweeps), figsize=(8, 3.4), squeeze=False, sharey=True)
     for ax, sweep in zip(axes[0], sweeps, strict=True):
         values = list(sweep.times)

@@ -1,4 +1,4 @@
-"""Figures with a hand on the slider. Each brings a static figure along, for those who only read."""
+"""Figures with sliders. Each shows a static figure as well, for those who only read."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _router_figure(choice: list[int]) -> tuple[Figure, str]:
 
 
 class _Panel:
-    """A figure below its controls. Without a front end that can show controls, just the figure."""
+    """A figure below its controls. If the front end cannot show controls, only the figure is shown."""
 
     def __init__(self, draw: Callable[..., tuple[Figure, str]]):
         self.draw = draw
@@ -139,6 +139,6 @@ class _Panel:
         output = interactive_output(self.show, controls)
         box = HBox(list(controls.values()), layout=Layout(flex_flow="row wrap"))
         figure, alt = self.draw(**{name: control.value for name, control in controls.items()})
-        # a front end shows the first form that it knows: the panel, or the figure as it starts
+        # a front end shows the first form that it understands: the panel, or the figure for the first values
         panel = VBox([box, output])._repr_mimebundle_()
         publish_display_data({**panel, "text/html": as_html(figure, alt), "text/plain": alt})

@@ -1,4 +1,4 @@
-"""Figures of notebook 07: curves of small language models, what a block sees, schedules, and drawing a token."""
+"""Figures of notebook 07: curves of small language models, what a block depends on, schedules, and sampling."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DRAWS = 300
 
 
 def loss_curves(curves: Mapping[str, Sequence[float]], what: str) -> Figure:
-    """Losses by step, {name: one number a step}, each smoothed over a tenth of the run; `what` names the axis.
+    """Losses by step, {name: one number for each step}, smoothed over a tenth of the run; `what` names the axis.
 
-    The title compares the last curve with the first at the end.
+    The title compares the ends of the last curve and the first.
     """
     fig, ax = plt.subplots()
     ends = {}
@@ -42,7 +42,7 @@ def loss_curves(curves: Mapping[str, Sequence[float]], what: str) -> Figure:
 
 
 def influence(reach_SS: torch.Tensor) -> Figure:
-    """Which outputs change when one token changes: row the token, column the output, filled where it does."""
+    """Which outputs change when one token changes: rows are tokens, columns outputs; a change fills a cell."""
     length = len(reach_SS)
     changed = reach_SS > 0
     leaks = int(changed.tril(-1).sum())
@@ -57,7 +57,7 @@ def influence(reach_SS: torch.Tensor) -> Figure:
 
 
 def schedules(plans: Mapping[str, Sequence[float]]) -> Figure:
-    """Learning rates by step, {name: one number a step}; the dot is the highest of each."""
+    """Learning rates by step, {name: one number for each step}; a dot marks the highest rate of each."""
     fig, ax = plt.subplots()
     peaks = []
     for (name, rates), color in zip(plans.items(), _CURVES, strict=False):
@@ -76,7 +76,7 @@ def schedules(plans: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def tokenizer_bars(rows: Mapping[str, tuple[float, float]], reference: float) -> Figure:
-    """{tokenizer: (nats per token, bits per byte)} of one kind of model, side by side; the line is a zip program."""
+    """{tokenizer: (nats per token, bits per byte)} of a model, side by side; the line is that of a zip program."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.2 + 0.45 * len(rows)), sharey=True)
     places = range(len(rows))
     for ax, part, color in ((left, 0, FAINT), (right, 1, ACTIVE)):
@@ -95,7 +95,7 @@ def tokenizer_bars(rows: Mapping[str, tuple[float, float]], reference: float) ->
 def nucleus(
     sample: Callable[..., int], words: Sequence[str], logits_V: torch.Tensor, temperature: float, top_p: float
 ) -> Figure:
-    """Probabilities of the next token at a temperature, and how often `sample` draws each."""
+    """The probabilities of the next token at a temperature, and how often `sample` draws each."""
     generator = torch.Generator().manual_seed(0)
     drawn = [sample(logits_V, temperature, top_p, generator) for _ in range(DRAWS)]
     share_V = torch.bincount(torch.tensor(drawn), minlength=len(words)) / DRAWS
@@ -118,7 +118,7 @@ def nucleus(
 
 
 def nucleus_explorer(sample: Callable[..., int], words: Sequence[str], logits_V: torch.Tensor) -> None:
-    """Sliders for temperature and top_p; they call the learner's `sample`, sample_next."""
+    """Sliders for temperature and top_p; they call `sample`, the learner's sample_next."""
 
     def draw(temperature: float, top_p: float) -> tuple[Figure, str]:
         figure = nucleus(sample, words, logits_V, temperature, top_p)
@@ -141,7 +141,7 @@ def nucleus_explorer(sample: Callable[..., int], words: Sequence[str], logits_V:
 
 
 def budget_curves(dense: Sequence[Any], moe: Sequence[Any]) -> Figure:
-    """Loss against training FLOPs: the best dense plans, and the best MoE plans with their granularities."""
+    """The loss by training FLOPs: the best dense plans, and the best MoE plans with their granularities."""
     fig, ax = plt.subplots()
     for plans, color, name in ((dense, FAINT, "dense"), (moe, ACTIVE, "MoE, 64 times the FFN")):
         ax.plot([plan.flops for plan in plans], [plan.loss for plan in plans], "o-", color=color, label=name)

@@ -1,4 +1,4 @@
-"""Figures of notebook 01: what layers and models are made of, and what that costs."""
+"""Figures of notebook 01: the parts of layers and models, and what they cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gate_curves() -> Figure:
 
 
 def component_bars(parts: Mapping[str, tuple[int, int]], name: str) -> Figure:
-    """Share of each component in the parameters of a model; parts: {component: (total, active)}."""
+    """The share of each component in the parameters of a model; parts: {component: (total, active)}."""
     sizes = {component: total for component, (total, _) in parts.items() if total}
     whole = sum(sizes.values())
     order = sorted(sizes, key=lambda component: sizes[component])
@@ -53,7 +53,7 @@ def component_bars(parts: Mapping[str, tuple[int, int]], name: str) -> Figure:
 
 
 def capacity_curve(experts: Sequence[int], counts: Sequence[tuple[int, int]], dense: int) -> Figure:
-    """Total and active parameters of an MoE layer against its number of experts, beside a dense layer's."""
+    """Total and active parameters of an MoE layer by its number of experts, and those of a dense layer."""
     fig, ax = plt.subplots()
     total, active = ([count / 1e6 for count in column] for column in zip(*counts, strict=True))
     ax.plot(experts, total, "o-", color=FAINT, label="total")
@@ -96,7 +96,7 @@ def total_active_dots(models: Mapping[str, tuple[int, int]]) -> Figure:
 
 
 def memory_bars(memory: Mapping[str, Mapping[str, int]]) -> Figure:
-    """Bytes that training holds, stacked by what they are for; {model: {part: bytes}}."""
+    """The bytes that training holds, stacked by their purpose; {model: {part: bytes}}."""
     fig, ax = plt.subplots(figsize=(7, 1.1 + 0.5 * len(memory)))
     parts = list(next(iter(memory.values())))
     names = list(memory)[::-1]

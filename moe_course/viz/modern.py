@@ -1,4 +1,4 @@
-"""Figures of notebook 06: what became of the layer, and what else it could have become."""
+"""Figures of notebook 06: how published layers changed over time, routing in groups, and other designs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARMS = ("#0072B2", "#D55E00", "#009E73", FAINT, *EXPERT_COLORS[4:])
 
 
 def split_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
-    """Task loss over training and at its end; {arm: runs over seeds}. Line: median, band and dots: all seeds.
+    """The task loss over training and at its end; {arm: runs over seeds}. Line: median; band and dots: all seeds.
 
     The title compares the last arm with the one before it.
     """
@@ -71,7 +71,7 @@ def timeline(releases: Iterable[Any]) -> Figure:
 def group_choice(
     biased_E: torch.Tensor, free_K: torch.Tensor, limited_K: torch.Tensor, num_groups: int
 ) -> Figure:
-    """One token's biased scores by group: which experts are chosen freely, and which within the best groups."""
+    """One token's biased scores by group: the experts chosen among all, and those chosen within the best groups."""
     experts = len(biased_E)
     size = experts // num_groups
     free, limited = ({int(e) for e in idx} for idx in (free_K, limited_K))
@@ -100,7 +100,7 @@ def group_choice(
 def group_explorer(
     choose: Callable[..., torch.Tensor], scores_E: torch.Tensor, bias_E: torch.Tensor, num_groups: int, k: int
 ) -> None:
-    """A slider for the number of open groups; it calls the learner's `choose`, group_limited_top_k."""
+    """A slider for the number of open groups; it calls `choose`, the learner's group_limited_top_k."""
 
     def draw(top_groups: int) -> tuple[Figure, str]:
         free_K, limited_K = (
@@ -116,14 +116,14 @@ def group_explorer(
     if panel.alive:
         from ipywidgets import IntSlider
 
-        least = -(-k * num_groups // len(bias_E))  # so many groups have room for k experts
+        least = -(-k * num_groups // len(bias_E))  # the smallest number of groups that have k experts
         panel.run(top_groups=IntSlider(max(3, least), least, num_groups, description="open groups"))
     else:
         panel.show(top_groups=3)
 
 
 def design_map(weights: Mapping[str, torch.Tensor]) -> Figure:
-    """Who works for whom under each rule, {rule: weights_TE}: tokens by experts, side by side."""
+    """Which experts compute which tokens under each rule, {rule: weights_TE}: tables of tokens by experts."""
     fig, axes = plt.subplots(1, len(weights), figsize=(8, 3.0), sharey=True)
     for ax, (name, weights_TE) in zip(axes, weights.items(), strict=True):
         tokens, experts = weights_TE.shape

@@ -1,4 +1,4 @@
-"""Figures of notebook 08, the evidence: bits, rates and effects beside what chance alone would give."""
+"""Figures of notebook 08 that compare bits, rates and effects with what chance alone would give."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINED, UNTRAINED = "#0072B2", "#D55E00"
 
 
 def bits_bars(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Figure:
-    """Bits that each label shares with the expert, {panel: {label: (bits, bits of shuffled tokens) by layer}}."""
+    """The bits that each label shares with the expert, {panel: {label: (bits, bits of shuffled tokens) by layer}}."""
     fig, axes = plt.subplots(1, len(panels), figsize=(8, 3.1), sharey=True, squeeze=False)
     for ax, (name, labels) in zip(axes[0], panels.items(), strict=True):
         width = 0.8 / len(labels)
@@ -47,7 +47,7 @@ def bits_bars(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]])
 
 
 def false_alarms(p_values: Mapping[str, Sequence[float]], level: float = 0.05) -> Figure:
-    """P-values of labels that mean nothing, sorted: a fair test follows the diagonal. {what is shuffled: p-values}"""
+    """Sorted p-values of labels without meaning: a fair test follows the diagonal. {what is shuffled: p-values}"""
     fig, ax = plt.subplots(figsize=(6.4, 3.4))
     found = {name: sum(p <= level for p in values) / len(values) for name, values in p_values.items()}
     for (name, values), color in zip(p_values.items(), (UNTRAINED, TRAINED), strict=False):
@@ -76,9 +76,9 @@ def false_alarms(p_values: Mapping[str, Sequence[float]], level: float = 0.05) -
 
 
 def evidence(panels: Mapping[str, Sequence[tuple[float, Tensor]]], columns: int = 2) -> Figure:
-    """Observed bits against those of shuffled documents, {panel: (observed, null_R) by layer}.
+    """Observed bits and those of shuffled documents, {panel: (observed, null_R) by layer}.
 
-    Bar: all shuffles, line in it: their median, dot: the observed value, filled where it exceeds every shuffle.
+    Bar: all shuffles; line in it: their median; dot: the observed value, filled if it exceeds every shuffle.
     """
     rows = math.ceil(len(panels) / columns)
     fig, axes = plt.subplots(
@@ -106,7 +106,7 @@ def evidence(panels: Mapping[str, Sequence[tuple[float, Tensor]]], columns: int 
         if n >= len(panels) - columns:
             ax.set_xlabel("layer")
     for ax in axes[0]:
-        ax.set_ylim(0, None)  # of the whole column
+        ax.set_ylim(0, None)  # the legend of the whole column
     for ax in axes[:, 0]:
         ax.set_ylabel("bits")
     headline(fig, "Layers in which the label tells more than every shuffle of the documents")
@@ -119,7 +119,7 @@ def repeat_rates(
     published_layers: Sequence[int],
     published_chance: float,
 ) -> Figure:
-    """Share of neighbours with the same first choice, {model: (rate, chance) by layer}, beside published ones."""
+    """The share of neighbours with the same first choice, {model: (rate, chance) by layer}, and published values."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1), sharey=True)
     for (name, layers), color in zip(rates.items(), (TRAINED, UNTRAINED), strict=False):
         left.plot([rate for rate, _ in layers], "o-", color=color, label=name)
@@ -144,7 +144,7 @@ def repeat_rates(
 
 
 def saturation_curves(steps: Sequence[int], shares: Sequence[Sequence[float]], chance: float) -> Figure:
-    """Share of a token's experts that are already the final ones, by step and layer."""
+    """The share of a token's experts that are already its final ones, by step and layer."""
     fig, ax = plt.subplots(figsize=(6, 3.1))
     for layer, curve in enumerate(zip(*shares, strict=True)):
         ax.plot(steps, curve, "o-", color=EXPERT_COLORS[layer % 8], label=f"layer {layer}", ms=4)
@@ -167,9 +167,10 @@ def saturation_curves(steps: Sequence[int], shares: Sequence[Sequence[float]], c
 
 
 def ablation_checks(share: Tensor, halves: tuple[Tensor, Tensor]) -> Figure:
-    """Is the effect what the share of tokens says, and is it the same in the other half of the documents?
+    """Does the effect follow from the share of tokens, and is it the same in the other half of the documents?
 
-    share: each row's share of choices by layer, row and expert; halves: the rise of the loss in each half, likewise.
+    share: each row's share of choices, by layer, row and expert. halves: the rise of the loss in each half, in the
+    same form.
     """
     effect = (halves[0] + halves[1]) / 2
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1))
@@ -193,13 +194,13 @@ def ablation_checks(share: Tensor, halves: tuple[Tensor, Tensor]) -> Figure:
 
 
 def _rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's, of all their values."""
+    """Spearman's rank correlation of all values of two tensors."""
     ranks = torch.stack([_ranks(values.flatten().tolist()) for values in (first, second)])
     return float(torch.corrcoef(ranks)[0, 1])
 
 
 def _ranks(values: Sequence[float]) -> Tensor:
-    """Places in ascending order; equal values share the mean of theirs."""
+    """The ranks of the values in ascending order; equal values get the mean of their ranks."""
     order = sorted(range(len(values)), key=values.__getitem__)
     ranks = torch.zeros(len(values), dtype=torch.float64)
     edges = [n for n in range(1, len(order)) if values[order[n]] != values[order[n - 1]]]

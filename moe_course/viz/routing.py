@@ -1,4 +1,4 @@
-"""Figures of routing: who goes where, how full the experts are, and what the router is told."""
+"""Figures of routing: which tokens go to which experts, the experts' loads, and the gradient of the router."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moe_course.viz.style import INK, expert_color
 def routing_table(
     probs_TE: torch.Tensor, rows: str = "token", title: str | None = None, ax: Axes | None = None
 ) -> Figure:
-    """A table of rows by experts as a heat map; up to 8 × 8 with its numbers."""
+    """A table of rows by experts as a heat map; tables up to 8 × 8 show their numbers."""
     tokens, experts = probs_TE.shape
     if ax is None:
         fig, ax = plt.subplots(figsize=(1.4 + 0.75 * experts, 0.9 + 0.42 * tokens))
@@ -67,7 +67,7 @@ def load_bars(load_E: torch.Tensor, ax: Axes | None = None) -> Figure:
 
 
 def gradient_bars(dlogits_E: torch.Tensor, chosen: Sequence[int] | torch.Tensor) -> Figure:
-    """The gradient on each expert's logit; experts that were not chosen are hatched."""
+    """The gradient of each expert's logit; experts that were not chosen are hatched."""
     picked = {int(e) for e in chosen}
     fig, ax = plt.subplots(figsize=(5, 2.6))
     for e, value in enumerate(dlogits_E.tolist()):

@@ -1,4 +1,4 @@
-"""Figures of notebook 08, the tables: who sends what to which expert, and what is left without it."""
+"""Figures of notebook 08: tables of which labels go to which experts, and of the losses without one expert."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moe_course.viz.style import ink_on
 
 
 def share_tables(tables: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
-    """Tables of rows by experts, {name: share_GE of each row's choices}, in %; the title has the largest gap."""
+    """Tables of rows by experts, {name: share_GE of each row's choices}, in %; the title names the largest gap."""
     fig = _tables(
         {name: 100 * share_GE for name, share_GE in tables.items()}, rows, cmap="Blues", vmin=0, vmax=70
     )
@@ -37,10 +37,10 @@ def token_accounts(
     load: Mapping[str, Tensor],
     rows: Sequence[str],
 ) -> Figure:
-    """The tables again, less what each row's tokens would do if they went where the same tokens go everywhere.
+    """The tables minus what they would be if each token went where the same token goes in all rows together.
 
-    shares, expected: {name: share_GE}; load: {name: load_E}. What is left is shown in percentage points; above each
-    panel, as a share of what the rows differ from the load (sums of absolute differences).
+    shares, expected: {name: share_GE}; load: {name: load_E}. The difference is shown in percentage points; above
+    each panel, as a share of the difference between the rows and the load (sums of absolute values).
     """
     left = {
         name: float((shares[name] - expected[name]).abs().sum() / (shares[name] - load[name]).abs().sum())
@@ -59,9 +59,9 @@ def token_accounts(
 
 
 def pair_tables(ratios: Mapping[str, Tensor], enough: Mapping[str, Tensor]) -> Figure:
-    """How often two experts are chosen together, over what their loads alone would give; {name: ratio_EE}.
+    """How often two experts are chosen together, divided by what their loads alone would give; {name: ratio_EE}.
 
-    enough: {name: True for the pairs that have enough tokens to speak of}; the others stay blank.
+    enough: {name: True for the pairs with enough tokens}; the other cells stay empty.
     """
     tables = {
         name: torch.where(enough[name], ratio_EE.clamp(min=1e-3).log2(), math.nan)
@@ -86,7 +86,7 @@ def pair_tables(ratios: Mapping[str, Tensor], enough: Mapping[str, Tensor]) -> F
 
 
 def ablation_tables(deltas: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
-    """Rise of each row's loss without an expert, {name: delta_GE} in nats; shown in thousandths of a nat."""
+    """How much each row's loss rises without an expert, {name: delta_GE} in nats; shown in thousandths of a nat."""
     thousandths = {name: 1000 * delta_GE for name, delta_GE in deltas.items()}
     most = max(1.0, max(float(table.abs().max()) for table in thousandths.values()))
     fig = _tables(thousandths, rows, cmap="PuOr_r", vmin=-most, vmax=most)
@@ -109,7 +109,7 @@ def _tables(
     form: str = "{:.0f}",
     what: str | None = None,
 ) -> Figure:
-    """Heat maps side by side, two in a row, with their numbers where there is room."""
+    """Heat maps side by side, two in a row; they show their numbers if there is room."""
     columns = min(2, len(tables))
     height = 0.75 + 0.27 * len(rows)
     lines = math.ceil(len(tables) / columns)

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that everyone can tell apart, one colour an expert, vector output, alt text."""
+"""The style of all figures: colours that everyone can tell apart, one for each expert; vector output; alt texts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def use_style() -> None:
 
 
 def expert_color(expert: int) -> str:
-    """The colour of an expert, the same through the whole course; it repeats after eight."""
+    """The colour of an expert, the same in the whole course; colours repeat after eight."""
     return EXPERT_COLORS[expert % len(EXPERT_COLORS)]
 
 
@@ -53,14 +53,14 @@ def ink_on(color: str) -> str:
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure as vector graphics with a text for those who cannot see it, and close it."""
+    """Display a figure as vector graphics, with a text for people who cannot see it, and close it."""
     if not alt.strip():
         raise ValueError("a figure needs an alt text that says what it shows")
     publish(as_html(figure, alt), alt)
 
 
 def publish(markup: str, text: str) -> None:
-    """Display HTML, with a text that says the same where HTML is not shown."""
+    """Display HTML, and a text that says the same if the front end shows no HTML."""
     publish_display_data({"text/html": markup, "text/plain": text})
 
 

@@ -1,4 +1,4 @@
-"""The tiny MoE's plots: the same picture before and after each fix."""
+"""The figures of the tiny MoE, the same before and after each improvement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLORS = ("#D55E00", "#0072B2", FAINT, *EXPERT_COLORS[4:])
 
 
 def tiny_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
-    """Task loss and router gradient over training; {arm: runs over seeds}. Line: median, band: all seeds."""
+    """Task loss and router gradient over training; {arm: runs over seeds}. Line: median; band: all seeds."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     for (name, runs), color in zip(arms.items(), _COLORS, strict=False):
         _band(left, [_smooth(run.loss) for run in runs], color, name)
@@ -60,7 +60,7 @@ def _smooth(curve: Sequence[float], width: int = 10) -> np.ndarray:
 def label_tables(tables: Mapping[str, torch.Tensor], label: str = "dialect") -> Figure:
     """Tables of labels by experts side by side, {name: share of each label's words that went to each expert}.
 
-    A label's favourite expert takes most of its words; each panel says how much that is on average.
+    Each panel says which share of a label's words its most frequent expert gets, as a mean over labels.
     """
     rows, experts = next(iter(tables.values())).shape
     width, height = min(8.0, len(tables) * (0.9 + 0.45 * experts)), 1.1 + 0.3 * rows

@@ -1,4 +1,4 @@
-"""Text in which every token has the colour and the number of the expert that it went to."""
+"""Text in which every token has the colour and the number of its expert."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHOICES = ("first choice", "second choice", "third choice", "fourth choice")
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """A text and where it went. pieces: the bytes of each of T tokens; idx_LTK, weights_LTK: its experts by layer."""
+    """A text and its routes. pieces: the bytes of each of T tokens; idx_LTK, weights_LTK: their experts by layer."""
 
     pieces: Sequence[bytes]
     idx_LTK: Tensor
@@ -30,7 +30,7 @@ class Passage:
 
 
 def token_explorer(passages: Mapping[str, Passage]) -> None:
-    """Choose a text, a layer, and first or second choice; where nobody can choose, the first text in the last layer.
+    """Controls for the text, the layer, and first or second choice; without controls, first text and last layer.
 
     Every token shows its expert twice, as a colour and as a number; its tooltip names all K and their weights.
     """
@@ -57,7 +57,7 @@ def token_explorer(passages: Mapping[str, Passage]) -> None:
     box = HBox(list(controls.values()), layout=Layout(flex_flow="row wrap"))
     panel = VBox([box, interactive_output(draw, controls)])._repr_mimebundle_()
     shown = first, num_layers - 1, 0
-    # a front end shows the first form that it knows: the panel, or the text as it starts
+    # a front end shows the first form that it understands: the panel, or the first text
     publish_display_data({**panel, "text/html": token_html(*shown), "text/plain": token_text(*shown)})
 
 
@@ -88,7 +88,7 @@ def token_html(passage: Passage, layer: int, choice: int = 0) -> str:
 
 
 def token_text(passage: Passage, layer: int, choice: int = 0) -> str:
-    """The same for those without HTML: every token followed by its expert's number."""
+    """The passage without HTML: every token followed by its expert's number."""
     experts = passage.idx_LTK[layer, :, choice].tolist()
     tokens = (f"{readable(piece)}[{e}]" for piece, e in zip(passage.pieces, experts, strict=True))
     return f"Layer {layer}, {CHOICES[choice]}: {' '.join(tokens)}"

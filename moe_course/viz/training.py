@@ -1,4 +1,4 @@
-"""Figures of notebook 07: a run while it goes on, and the arms of the experiment side by side."""
+"""Figures of notebook 07: a run during training, and the arms of the experiment side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = Mapping[str, Any]
 
 
 def progress(records: Sequence[Mapping[str, Any]], name: str, steps: int) -> Figure:
-    """A run so far, from its log: the loss, and below it each MoE layer's load by step (a band is an expert)."""
+    """A run so far, from its log: the loss, and below it the load of each MoE layer by step (a band is an expert)."""
     loads_NLE = [record["load_LE"] for record in records if record.get("load_LE")]
     layers = len(loads_NLE[0]) if loads_NLE else 0
     fig, axes = plt.subplots(1, 1 + layers, figsize=(8, 2.4), width_ratios=[2, *[1] * layers], squeeze=False)
@@ -48,9 +48,9 @@ def progress(records: Sequence[Mapping[str, Any]], name: str, steps: int) -> Fig
 
 
 def training_curves(results: Sequence[Result]) -> Figure:
-    """Held-out CE of runs against steps, training FLOPs and seconds of processor time; runs of a name share a colour.
+    """Held-out CE of runs by steps, training FLOPs and processor seconds; runs with the same name have one colour.
 
-    Lines that stop earlier did not run longer. Seconds compare only runs of one machine.
+    A line ends where its run ended. Seconds can be compared only between runs on the same machine.
     """
     fig, axes = plt.subplots(1, 3, figsize=(8, 3.1), sharey=True)
     names = list(dict.fromkeys(result["recipe"]["name"] for result in results))
@@ -72,9 +72,9 @@ def training_curves(results: Sequence[Result]) -> Figure:
 
 
 def seed_dots(by_name: Mapping[str, Sequence[float]], label: str, reference: str | None = None) -> Figure:
-    """A number of each run, a dot a seed, by name from the largest to the smallest.
+    """A number of each run, one dot for each seed, by name from the largest to the smallest.
 
-    The band is the range of the runs named `reference`: within it, a difference is no more than one of seeds.
+    The band is the range of the runs named `reference`: a difference within it may be due to the seed alone.
     """
     order = sorted(by_name, key=lambda name: -float(np.median(by_name[name])))
     fig, ax = plt.subplots(figsize=(7, 0.9 + 0.3 * len(order)))
@@ -92,7 +92,7 @@ def seed_dots(by_name: Mapping[str, Sequence[float]], label: str, reference: str
 
 
 def domain_gaps(by_arm: Mapping[str, Sequence[Result]], reference: str = "dense-active") -> Figure:
-    """Bits per byte that each arm saves over `reference` on the test split, by domain; bar: mean, dots: seeds."""
+    """The bits per byte that each arm saves over `reference` on the test split, by domain. Bar: mean; dots: seeds."""
     others = [arm for arm in by_arm if arm != reference]
     domains = list(by_arm[reference][0]["by_domain"])
     fig, ax = plt.subplots(figsize=(7, 3))
@@ -119,7 +119,7 @@ def domain_gaps(by_arm: Mapping[str, Sequence[Result]], reference: str = "dense-
 
 
 def _axes_of(result: Result) -> tuple[list[float], list[float], list[float]]:
-    """Steps, TFLOPs and seconds of the points of a curve."""
+    """The steps, TFLOPs and seconds of the points of a curve."""
     recipe = result["recipe"]
     per_step = recipe["batch_size"] * recipe["model"]["context"] * result["flops_per_token"] / 1e12
     steps = [point["step"] + 1 for point in result["curve"]]
@@ -141,7 +141,7 @@ def _ranking(results: Sequence[Result]) -> str:
 
 
 def _remaining(records: Sequence[Mapping[str, Any]], steps: int) -> str:
-    """How far a run is, and how long it will take at its pace."""
+    """How far a run is, and how long the rest will take at the same speed."""
     if not records:
         return "starting"
     done, seconds = records[-1]["step"] + 1, records[-1]["seconds"]
