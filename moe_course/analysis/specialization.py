@@ -71,7 +71,8 @@ def permutation_p_value(
 ) -> float:
     """How often labels that are shuffled between documents share as many bits with the experts: a p-value in (0, 1].
 
-    (1 + #{null ≥ observed}) / (1 + rounds), never 0: the labels as they are count as one of the shuffles.
+    (1 + #{null ≥ observed}) / (1 + rounds), never 0: the labels as they are count as one of the shuffles. Without a
+    round nothing is known, and p is 1.
     Source: Phipson and Smyth 2010, arXiv 1603.05766. The null is that of `permutation_null`.
     """
     observed = mutual_information(routing_counts(idx_T[:, None], labels_T, num_labels, num_experts))
@@ -110,13 +111,13 @@ def permutation_null(
     R counts rounds here. Each round permutes the labels of the documents `groups_T` (ids, any integers), and all
     tokens of a document keep one label. The tokens of a document are alike and therefore not exchangeable: shuffling
     them one by one would reject nearly every true null hypothesis. With `tokens_T` the statistic is I(E; G | token).
-    Raises ValueError for fewer than one round, and for a document with two labels.
+    Raises ValueError for a negative number of rounds, and for a document with two labels.
     """
     check_axes(idx_T=idx_T, labels_T=labels_T, groups_T=groups_T)
     _check_range("idx_T", idx_T, num_experts, "num_experts")
     _check_range("labels_T", labels_T, num_labels, "num_labels")
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    if rounds < 0:
+        raise ValueError(f"rounds cannot be negative, got {rounds}")
     ids, document_T = groups_T.unique(return_inverse=True)
     labels = _label_of_each(ids, document_T, labels_T)  # (documents,)
 
@@ -126,7 +127,7 @@ def permutation_null(
     by_pair, by_token = _table(document_T, pair_T), _table(document_T, tokens_T)  # (documents, kinds)
     fixed = _x_log_x(by_token.sum(dim=0)).sum() - _x_log_x(by_pair.sum(dim=0)).sum()
 
-    bits = []
+    bits = [fixed.new_zeros(0)]
     for block in _blocks(rounds, num_labels * by_pair.shape[1]):
         shuffled = labels[_permutations(block, len(labels), generator).to(labels.device)]
         has_label = (shuffled[:, None, :] == torch.arange(num_labels, device=labels.device)[:, None]).double()

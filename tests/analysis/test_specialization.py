@@ -143,6 +143,13 @@ def test_p_value_is_repeatable_and_of_the_right_form():
     assert p * 61 == pytest.approx(round(p * 61))
 
 
+def test_without_a_round_p_is_one():
+    columns = corpus(8, 3, 4, seed(8))[:3]
+    assert permutation_p_value(*columns, 3, 4, 0, seed(9)) == 1.0
+    with pytest.raises(ValueError, match="-1"):
+        permutation_p_value(*columns, 3, 4, -1, seed(9))
+
+
 def test_two_documents_prove_nothing():
     columns = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 1], [7, 7, 7, -8]])
     assert permutation_p_value(*columns, 2, 2, 99, seed(0)) == 1.0

@@ -57,13 +57,15 @@ def group_case(
     *,
     bias: float = 0.3,
     level: float = 0.0,
+    low: float = 0.0,
     rivals: Sequence[Callable[..., torch.Tensor]] = (),
     dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor, int, int, int]:
     """Arguments of `group_limited_top_k` on which nothing hangs on rounding and every rival answers otherwise.
 
-    Scores lie in (0, 1], as a sigmoid's do, and the bias between −bias and bias, around `level`. All are multiples of
-    1/4096 (1/64 in bfloat16), so sums are exact. `rivals` are functions with the same arguments.
+    Scores lie in (low, low + 1], as a sigmoid's do where low is 0, and the bias between −bias and bias, around
+    `level`. All are multiples of 1/4096 (1/64 in bfloat16), so sums are exact. `rivals` are functions with the same
+    arguments.
     """
     experts, unit = num_groups * size, 64 if dtype == torch.bfloat16 else 4096
     while True:
@@ -71,7 +73,7 @@ def group_case(
         bias_E = (torch.randint(-bound, bound + 1, (experts,), generator=rng) / unit + level).to(dtype)
         rows: list[torch.Tensor] = []
         for _ in range(200 * tokens):
-            row_1E = (torch.randperm(unit, generator=rng)[:experts] + 1)[None] / unit
+            row_1E = (torch.randperm(unit, generator=rng)[:experts] + 1)[None] / unit + low
             args = (row_1E.to(dtype), bias_E, num_groups, top_groups, k)
             if _clear(*args) and not any(_same(rival, args) for rival in rivals):
                 rows.append(args[0])

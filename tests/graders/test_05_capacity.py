@@ -9,14 +9,14 @@ from graders import oracles_capacity as capacity
 from graders.common import dtypes, named, refusal, seed, strided, whole
 from graders.probes import call, vjp
 from graders.probes.capacity import ask_layer
+from graders.stand_ins import run
+from graders.values import expect_answer, expect_type, expect_value, expect_values
 from moe_course.grading.exercises.expect import (
-    CheckFailed,
     expect,
     expect_gradients,
     expect_index,
     expect_number,
     expect_raises,
-    expect_tensor,
     expect_tuple,
     expect_untouched,
     returned,
@@ -38,18 +38,19 @@ def uneven_choices(tokens, experts, k, rng, among=None):
             return idx_TK
 
 
-@grades("expert_capacity", hidden=2)
+@grades("expert_capacity", hidden=4)
 class TestExpertCapacity:
     names = "num_tokens num_experts top_k factor"
 
     def compare(self, subject, *sizes):
         given = named(self.names, sizes)
         got = returned(subject.run(call, "expert_capacity", *sizes), given)
-        expect_number(got, capacity.expert_capacity(*sizes), given, what="the capacity")
+        expect_value(got, capacity.expert_capacity(*sizes), given, what="the capacity")
+        return got, given
 
     @criterion(
         2,
-        "one choice a token, factor 1: each expert has room for its fair share, a Python int",
+        "one choice a token, factor 1: each expert has room for its fair share",
         hint="With 12 tokens and 4 experts, how many does each get if all get the same?",
     )
     def test_fair_share(self, subject, rng):
@@ -66,7 +67,7 @@ class TestExpertCapacity:
             self.compare(subject, share * experts, experts, k, 1.0)
 
     @criterion(
-        1,
+        2,
         "the factor stretches or shrinks it",
         hint="What do you multiply by the factor?",
     )
@@ -85,6 +86,16 @@ class TestExpertCapacity:
         for sizes in ((10, 4, 1, 1.5), (9, 7, 2, 1.25), (5, 8, 1, 0.5), *cases):
             if capacity.clear_of_rounding(*sizes):
                 self.compare(subject, *sizes)
+
+    @criterion(
+        1,
+        "the capacity is a Python int",
+        hint="Can a buffer have 3.0 slots, and which type does `torch.zeros` want for a size?",
+    )
+    def test_python_int(self, subject, rng):
+        for sizes in ((12, 4, 1, 1.0), (whole(rng, 5, 90), 7, 2, 1.5)):
+            got, given = self.compare(subject, *sizes)
+            expect_type(got, int, given, what="the capacity")
 
     @criterion(
         1,
@@ -114,13 +125,12 @@ class TestExpertCapacity:
         ]
 
 
-@grades("positions_in_expert", hidden=2)
+@grades("positions_in_expert", hidden=4)
 class TestPositionsInExpert:
     def compare(self, subject, idx_TK, experts):
         given = {"idx_TK": idx_TK, "num_experts": experts}
         out = subject.run(call, "positions_in_expert", idx_TK, experts)
-        want_TK = capacity.choice_major(idx_TK)
-        expect_index(returned(out, given), want_TK, "TK", given, what="pos_TK")
+        expect_values(returned(out, given), capacity.choice_major(idx_TK), "TK", given, what="pos_TK")
         return out
 
     @criterion(
@@ -144,7 +154,7 @@ class TestPositionsInExpert:
             self.compare(subject, uneven_choices(tokens, experts, k, rng), experts)
 
     @criterion(
-        1,
+        2,
         "experts that nobody chose do not disturb the others",
         hint="Which row of your counts belongs to expert 4 if nobody chose expert 2?",
     )
@@ -162,12 +172,14 @@ class TestPositionsInExpert:
 
     @criterion(
         1,
-        "strided indices work, and are not edited",
-        hint="Do you cross out assignments in idx_TK itself?",
+        "places are integers; strided indices work, and are not edited",
+        hint="Can your places index a buffer, and do you cross out assignments in idx_TK itself?",
     )
     def test_other_inputs(self, subject, rng):
         (idx_TK,) = strided((uneven_choices(7, 5, 3, rng),))
-        expect_untouched(self.compare(subject, idx_TK, 5), (idx_TK, 5), ("idx_TK", "num_experts"))
+        out, want_TK = self.compare(subject, idx_TK, 5), capacity.choice_major(idx_TK)
+        expect_index(out.value, want_TK, "TK", {"idx_TK": idx_TK, "num_experts": 5}, what="pos_TK")
+        expect_untouched(out, (idx_TK, 5), ("idx_TK", "num_experts"))
 
     def behaviour(self, subject):
         idx_TK = uneven_choices(7, 4, 2, seed(521))
@@ -182,15 +194,14 @@ class TestPositionsInExpert:
         return [*map(_places, outs), outs[0].inputs]
 
 
-@grades("batch_priority_positions", hidden=2)
+@grades("batch_priority_positions", hidden=4)
 class TestBatchPriorityPositions:
     names = "idx_TK weights_TK num_experts"
 
     def compare(self, subject, *args):
         given = named(self.names, args)
-        out = subject.run(call, "batch_priority_positions", *args)
-        want_TK = capacity.batch_priority(*args[:2])
-        expect_index(returned(out, given), want_TK, "TK", given, what="pos_TK")
+        out = run(subject, "batch_priority_positions", call, "batch_priority_positions", *args)
+        expect_values(returned(out, given), capacity.batch_priority(*args[:2]), "TK", given, what="pos_TK")
         return out
 
     @staticmethod
@@ -223,7 +234,7 @@ class TestBatchPriorityPositions:
             self.compare(subject, idx_TK, falling_TK, experts)
 
     @criterion(
-        2,
+        3,
         "a token's first weight decides about all of its slots",
         hint="In a queue of second choices: whose first weight, or whose second, decides?",
     )
@@ -235,13 +246,15 @@ class TestBatchPriorityPositions:
 
     @criterion(
         1,
-        "bfloat16, float64 and strided inputs work; none is edited",
-        hint="Do you write into the weights or the indices that were given?",
+        "places are integers; bfloat16, float64 and strided inputs work; none is edited",
+        hint="Can your places index a buffer, and do you write into the weights or the indices that were given?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.bfloat16, torch.float64, torch.float32):
             args = strided(self.inputs(8, 5, 2, rng, dtype))
-            expect_untouched(self.compare(subject, *args), args, self.names.split())
+            out, want_TK = self.compare(subject, *args), capacity.batch_priority(*args[:2])
+            expect_index(out.value, want_TK, "TK", named(self.names, args), what="pos_TK")
+            expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
         cases = (
@@ -249,11 +262,14 @@ class TestBatchPriorityPositions:
             self.inputs(6, 3, 1, seed(532)),
             self.inputs(9, 4, 3, seed(533), torch.float64),
         )
-        outs = [subject.run(call, "batch_priority_positions", *case) for case in cases]
+        outs = [
+            run(subject, "batch_priority_positions", call, "batch_priority_positions", *case)
+            for case in cases
+        ]
         return [*map(_places, outs), outs[0].inputs]
 
 
-@grades("fill_buffers", hidden=2)
+@grades("fill_buffers", hidden=4)
 class TestFillBuffers:
     names = "x_TD idx_TK pos_TK num_experts capacity"
     sizes = ((3, 2, 4, 1), (5, 3, 4, 2), (6, 4, 7, 3))  # T, D, E, K
@@ -272,7 +288,7 @@ class TestFillBuffers:
         got, want_ECD = returned(out, given), capacity.fill_buffers(*args)
         if filled_only and isinstance(got, torch.Tensor) and got.shape == want_ECD.shape:
             got = got.where(capacity.occupied(*args[1:])[..., None], 0)
-        expect_tensor(got, want_ECD, "ECD", given, what="buf_ECD", rtol=0, atol=0)
+        expect_values(got, want_ECD, "ECD", given, what="buf_ECD", rtol=0, atol=0)
         return out
 
     @criterion(
@@ -295,7 +311,7 @@ class TestFillBuffers:
                 self.compare(subject, self.inputs(*sizes, rng), filled_only=True)
 
     @criterion(
-        1,
+        2,
         "slots that nobody takes hold zeros",
         hint="What stands in a slot before anybody takes it?",
     )
@@ -304,7 +320,7 @@ class TestFillBuffers:
             self.compare(subject, self.inputs(*sizes, rng, roomy=True))
 
     @criterion(
-        1,
+        2,
         "gradients come back to the tokens, from every slot that holds them",
         hint="A token with two experts stands in two buffers: what is the gradient on its row?",
     )
@@ -319,14 +335,17 @@ class TestFillBuffers:
 
     @criterion(
         1,
-        "bfloat16, float64 and strided inputs work; none is edited",
+        "the buffers have the tokens' dtype: bfloat16, float64; strided inputs work; none is edited",
         hint="Which dtype do your buffers have, and do you write into any of the arguments?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.bfloat16, torch.float64, torch.float32):
             *args, _ = self.inputs(8, 2, 3, 2, rng, dtype=dtype)  # 16 assignments: some queue is 6 long
             args = strided((*args, whole(rng, 2, 4)))
-            expect_untouched(self.compare(subject, args, filled_only=True), args, self.names.split())
+            out = self.compare(subject, args, filled_only=True)
+            message = f"buf_ECD should be {dtype}, as x_TD is, not {out.value.dtype}"
+            expect(out.value.dtype == dtype, message, named(self.names, args))
+            expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
         tight = (*self.inputs(9, 2, 3, 2, seed(541))[:4], 2)
@@ -342,7 +361,7 @@ class TestFillBuffers:
         ]
 
 
-@grades("read_buffers", hidden=2)
+@grades("read_buffers", hidden=4)
 class TestReadBuffers:
     names = "buf_ECD idx_TK pos_TK weights_TK"
     sizes = ((4, 2, 3, 1), (5, 3, 4, 2), (7, 4, 6, 3))  # T, D, E, K
@@ -361,7 +380,7 @@ class TestReadBuffers:
         given = named(self.names, args)
         out = subject.run(call, "read_buffers", *args)
         got, want_TD = returned(out, given), capacity.read_buffers(*args)
-        expect_tensor(got, want_TD, "TD", given, what="y_TD", **tolerance)
+        expect_values(got, want_TD, "TD", given, what="y_TD", **tolerance)
         return out
 
     @criterion(
@@ -394,7 +413,7 @@ class TestReadBuffers:
                 self.compare(subject, self.inputs(tokens, d_model, experts, k, rng))
 
     @criterion(
-        1,
+        2,
         "gradients reach the buffers and the weights of those who were kept, and nobody else's",
         hint="Would y change if the weight of a dropped choice did, and what is its gradient?",
     )
@@ -414,8 +433,10 @@ class TestReadBuffers:
     )
     def test_mixed_dtypes(self, subject, rng):
         args = self.inputs(5, 3, 4, 2, rng, dtype=torch.bfloat16)
-        self.compare(subject, args, rtol=3e-2, atol=3e-2)
-        self.compare(subject, (*args[:3], args[3].float()), rtol=3e-2, atol=3e-2)
+        for weights_TK in (args[3], args[3].float()):
+            out = self.compare(subject, (*args[:3], weights_TK), rtol=3e-2, atol=3e-2)
+            given = {"dtype of buf_ECD": args[0].dtype, "dtype of weights_TK": weights_TK.dtype}
+            expect(out.value.dtype == args[0].dtype, f"y_TD is {out.value.dtype}", given)
 
     @criterion(
         1,
@@ -426,6 +447,7 @@ class TestReadBuffers:
         for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
             args = strided(self.inputs(6, 3, 4, 2, rng, dtype=dtype))
             out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
+            expect(out.value.dtype == dtype, f"y_TD should be {dtype}, not {out.value.dtype}")
             expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
@@ -446,7 +468,7 @@ class TestReadBuffers:
         ]
 
 
-@grades("drop_and_waste", hidden=2)
+@grades("drop_and_waste", hidden=4)
 class TestDropAndWaste:
     names = "idx_TK num_experts capacity"
 
@@ -480,7 +502,7 @@ class TestDropAndWaste:
     def test_dropped(self, subject, rng):
         for case in self.cases(self.sizes(rng), rng):
             _, (dropped, _), (want, _), given = self.shares(subject, *case)
-            expect_number(dropped, want, given, what="the share dropped")
+            expect_value(dropped, want, given, what="the share dropped")
 
     @criterion(
         2,
@@ -490,10 +512,10 @@ class TestDropAndWaste:
     def test_empty(self, subject, rng):
         for case in self.cases(self.sizes(rng), rng):
             _, (_, empty), (_, want), given = self.shares(subject, *case)
-            expect_number(empty, want, given, what="the share empty")
+            expect_value(empty, want, given, what="the share empty")
 
     @criterion(
-        1,
+        2,
         "an expert that nobody chose has C empty slots too",
         hint="Does your count know that expert E−1 exists if nobody chose it?",
     )
@@ -502,12 +524,12 @@ class TestDropAndWaste:
             idx_TK = uneven_choices(tokens, experts, k, rng, among)
             _, pair, want, given = self.shares(subject, idx_TK, experts, capacities(idx_TK, rng)[0])
             for mine, right, what in zip(pair, want, ("dropped", "empty"), strict=True):
-                expect_number(mine, right, given, what=f"the share {what}")
+                expect_value(mine, right, given, what=f"the share {what}")
 
     @criterion(
         1,
-        "strided indices work, and are not edited",
-        hint="Do you need to change idx_TK in order to count it?",
+        "two Python floats; strided indices work, and are not edited",
+        hint="Which type do your two shares have, and do you need to change idx_TK in order to count it?",
     )
     def test_other_inputs(self, subject, rng):
         (idx_TK,) = strided((uneven_choices(8, 5, 3, rng),))
@@ -542,19 +564,28 @@ class _Leaks:
         return out, given
 
     def expect(self, asked, leaks):
-        """The answer is a bool, and the right one."""
+        """The answer is the right one."""
         out, given = asked
-        got = returned(out, given)
-        if type(got) is not bool:
-            raise CheckFailed(f"the answer should be a Python bool, not {type(got).__name__}", given)
         layer = "this layer leaks" if leaks else "nothing that it may not see changes this layer's output"
-        expect(got is leaks, f"{layer}, but the answer is {got}", given)
+        expect_answer(returned(out, given), leaks, f"{layer}, but the answer is {not leaks}", given)
         return out
 
     def both(self, subject, x_BSD, place, honest, leak, **settings):
         """The honest layer is cleared, and the same layer with the leak is found."""
         self.expect(self.ask(subject, x_BSD, place, honest, **settings), False)
         self.expect(self.ask(subject, x_BSD, place, honest + leak, **settings), True)
+
+    def every_kind(self, subject, x_BSD, place, honest, hole):
+        """The layer is cleared also when it is noisy, and a leak through `hole` is found: large, small, or seldom.
+
+        `hole` is (b, s, c, t): the output at (b, s) sees the token (c, t).
+        """
+        self.both(subject, x_BSD, place, honest, _one(honest, hole), noise=NOISE)
+        self.expect(self.ask(subject, x_BSD, place, honest + _one(honest, hole, 3e-3)), True)
+        asleep_BSD, steps = _quiet(x_BSD, *hole[2:]), _one(honest, hole)
+        for number in range(4):
+            seldom = self.ask(subject, asleep_BSD, place, honest, steps, SELDOM, number=number)
+            self.expect(seldom, True)
 
 
 def _x(rows, length, width, rng, dtype=torch.float32):
@@ -591,7 +622,7 @@ def _quiet(x_BSD, c, t):
     return x_BSD
 
 
-@grades("depends_on_future", hidden=2)
+@grades("depends_on_future", hidden=6)
 class TestDependsOnFuture(_Leaks):
     place_name = "position"
 
@@ -620,7 +651,7 @@ class TestDependsOnFuture(_Leaks):
 
     @criterion(
         2,
-        "one hole is enough: from any later token, into any output up to and with `position`",
+        "one hole is enough: from any later token of any sequence, into any output up to and with `position`",
         hint="Is `position` among the outputs that you compare, and position + 1 among the tokens that you change?",
     )
     def test_every_hole(self, subject, rng):
@@ -631,13 +662,15 @@ class TestDependsOnFuture(_Leaks):
             for s, t in ((p, p + 1), (0, length - 1), (p, length - 1), (0, p + 1), (p - 1, p + 2)):
                 hole = _one(honest, (row, s, row, t))
                 self.expect(self.ask(subject, x_BSD, p, honest + hole), True)
+            if rows > 1:  # into one sequence, from the future of another
+                self.expect(self.ask(subject, x_BSD, p, honest + _one(honest, (0, p, row, p + 1))), True)
             later = _one(honest, (row, p + 1, row, length - 1))  # a leak, but not into this position
             self.expect(self.ask(subject, x_BSD, p, honest + later), False)
             for edge in (0, length - 1):
                 self.expect(self.ask(subject, x_BSD, edge, honest), False)
 
     @criterion(
-        1,
+        2,
         "rounding noise is no leak",
         hint="Two sums in another order differ in the last digit: is that a leak, and what do you compare with?",
     )
@@ -650,7 +683,7 @@ class TestDependsOnFuture(_Leaks):
             self.both(subject, x_BSD, position, honest, leak, noise=NOISE)
 
     @criterion(
-        1,
+        2,
         "a small leak is a leak",
         hint="How large is a difference that rounding cannot explain, when values are of order 1?",
     )
@@ -680,8 +713,8 @@ class TestDependsOnFuture(_Leaks):
 
     @criterion(
         1,
-        "float64 and strided inputs work; x_BSD is not edited",
-        hint="Do you write the other future into x_BSD itself?",
+        "a Python bool; float64 and strided inputs work; x_BSD is not edited",
+        hint="Which type has your answer, and do you write the other future into x_BSD itself?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.float32):
@@ -691,6 +724,7 @@ class TestDependsOnFuture(_Leaks):
             for leaks in (False, True):
                 leak = leaks * _one(honest, (1, position, 1, position + 2))
                 out = self.expect(self.ask(subject, x_BSD, position, honest + leak), leaks)
+                expect_type(out.value, bool, {"x_BSD": x_BSD}, what="the answer")
                 expect_untouched(out, (x_BSD, out.inputs[1]), ("x_BSD", self.place_name))
 
     def behaviour(self, subject):
@@ -720,7 +754,7 @@ class TestDependsOnFuture(_Leaks):
         return [*(out for out, _ in asked), asked[0][0].inputs]
 
 
-@grades("depends_on_batch", hidden=2)
+@grades("depends_on_batch", hidden=6)
 class TestDependsOnBatch(_Leaks):
     place_name = "row"
 
@@ -770,7 +804,7 @@ class TestDependsOnBatch(_Leaks):
         self.expect(self.ask(subject, x_BSD[:1].clone(), 0, single), False)
 
     @criterion(
-        1,
+        2,
         "rounding noise is no leak",
         hint="Two sums in another order differ in the last digit: is that a leak, and what do you compare with?",
     )
@@ -783,7 +817,7 @@ class TestDependsOnBatch(_Leaks):
             self.both(subject, x_BSD, row, honest, leak, noise=NOISE)
 
     @criterion(
-        1,
+        2,
         "a small leak is a leak",
         hint="How large is a difference that rounding cannot explain, when values are of order 1?",
     )
@@ -813,8 +847,8 @@ class TestDependsOnBatch(_Leaks):
 
     @criterion(
         1,
-        "float64 and strided inputs work; x_BSD is not edited",
-        hint="Do you write the other sequences into x_BSD itself?",
+        "a Python bool; float64 and strided inputs work; x_BSD is not edited",
+        hint="Which type has your answer, and do you write the other sequences into x_BSD itself?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.float32):
@@ -824,6 +858,7 @@ class TestDependsOnBatch(_Leaks):
             for leaks in (False, True):
                 leak = leaks * _one(honest, (row, 1, row + 1, 0))
                 out = self.expect(self.ask(subject, x_BSD, row, honest + leak), leaks)
+                expect_type(out.value, bool, {"x_BSD": x_BSD}, what="the answer")
                 expect_untouched(out, (x_BSD, out.inputs[1]), ("x_BSD", self.place_name))
 
     def behaviour(self, subject):

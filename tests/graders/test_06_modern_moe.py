@@ -9,13 +9,13 @@ from graders.common import dtypes, named, refusal, seed, strided, typed, whole
 from graders.oracles_modern import group_case, two_highest
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
+from graders.values import expect_value, expect_values
 from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
     expect_number,
     expect_raises,
-    expect_tensor,
     expect_tuple,
     expect_untouched,
     returned,
@@ -32,7 +32,7 @@ def dense_weights(d_model, d_ff, rng, dtype=torch.float32):
     return tuple((torch.randn(*shape, generator=rng) / shape[0] ** 0.5).to(dtype) for shape in shapes)
 
 
-@grades("shared_expert_moe", hidden=2)
+@grades("shared_expert_moe", hidden=4)
 class TestSharedExpertMoe:
     names = f"x_TD routed_TD {FFN}"
 
@@ -45,7 +45,7 @@ class TestSharedExpertMoe:
         given = named(self.names, args)
         out = subject.run(call, "shared_expert_moe", *args)
         want_TD = oracles_modern.shared_expert_moe(*args)
-        expect_tensor(returned(out, given), want_TD, "TD", given, what="y_TD", rtol=rtol, atol=atol)
+        expect_values(returned(out, given), want_TD, "TD", given, what="y_TD", rtol=rtol, atol=atol)
         return out
 
     @criterion(
@@ -68,7 +68,7 @@ class TestSharedExpertMoe:
             self.compare(subject, *self.inputs(tokens, d_model, d_ff, rng))
 
     @criterion(
-        1,
+        2,
         "gradients reach the tokens, the routed output and all three matrices",
         hint="Which of the five tensors should learn nothing from the loss?",
     )
@@ -87,7 +87,10 @@ class TestSharedExpertMoe:
     )
     def test_other_inputs(self, subject, rng):
         for dtype, tolerance in ((torch.float64, 1e-9), (torch.bfloat16, 6e-2)):
-            self.compare(subject, *self.inputs(3, 5, 4, rng, dtype), rtol=tolerance, atol=tolerance)
+            args = self.inputs(3, 5, 4, rng, dtype)
+            out = self.compare(subject, *args, rtol=tolerance, atol=tolerance)
+            message = f"y_TD should be {dtype}, as x_TD is, not {out.value.dtype}"
+            expect(out.value.dtype == dtype, message, named(self.names, args))
         args = strided(self.inputs(4, 3, 5, rng))
         expect_untouched(self.compare(subject, *args), args, self.names.split())
 
@@ -109,7 +112,7 @@ class TestSharedExpertMoe:
 SIZES = "d_ff num_experts top_k granularity"
 
 
-@grades("split_experts", hidden=1)
+@grades("split_experts", hidden=2)
 class TestSplitExperts:
     @staticmethod
     def parts(subject, *sizes):
@@ -124,32 +127,26 @@ class TestSplitExperts:
         drawn = (finer * whole(rng, 5, 90), whole(rng, 6, 12), whole(rng, 2, 5), finer)
         return (6, 3, 1, 2), (70, 5, 2, 7), (14336, 8, 2, 4), drawn
 
-    @staticmethod
-    def expect_equal(got, want, given, what):
-        number = type(got) in (int, float)
-        expect(number, f"{what} should be a number, not {type(got).__name__}", given)
-        expect(got == want, f"{what} should be {want}, not {got}", given)
-
     @criterion(
-        1,
+        2,
         "each new expert is narrower by the granularity",
         hint="If one expert becomes four, how wide is each of the four?",
     )
     def test_width(self, subject, rng):
         for sizes in self.cases(rng):
             (d_ff, *_), given = self.parts(subject, *sizes)
-            self.expect_equal(d_ff, sizes[0] // sizes[3], given, "d_ff")
+            expect_value(d_ff, sizes[0] // sizes[3], given, what="d_ff")
 
     @criterion(
-        2,
+        3,
         "there are more experts by the granularity, and a token uses more of them",
         hint="How many narrow experts does a token need for the compute that it had?",
     )
     def test_counts(self, subject, rng):
         for sizes in (*self.cases(rng), (6, 3, 3, 2), (5, 4, 2, 1)):
             (_, num_experts, top_k), given = self.parts(subject, *sizes)
-            self.expect_equal(num_experts, sizes[1] * sizes[3], given, "num_experts")
-            self.expect_equal(top_k, sizes[2] * sizes[3], given, "top_k")
+            expect_value(num_experts, sizes[1] * sizes[3], given, what="num_experts")
+            expect_value(top_k, sizes[2] * sizes[3], given, what="top_k")
 
     @criterion(1, "three Python ints, exact beyond 2⁵³", hint="What is 7 / 1 in Python: 7, or 7.0?")
     def test_exact_int(self, subject, rng):
@@ -168,7 +165,7 @@ class TestSplitExperts:
     )
     def test_divides(self, subject, rng):
         (d_ff, *_), given = self.parts(subject, 12, 5, 2, 12)  # width 1 is still a width
-        self.expect_equal(d_ff, 1, given, "d_ff")
+        expect_value(d_ff, 1, given, what="d_ff")
         finer = whole(rng, 3, 9)
         for sizes in ((10, 5, 2, 4), (3, 5, 2, 6), (finer * 7 + 1, 6, 2, finer)):
             expect_raises(subject.run(call, "split_experts", *sizes), "ValueError", named(SIZES, sizes))
@@ -180,8 +177,8 @@ class TestSplitExperts:
     )
     def test_bad_sizes(self, subject, rng):
         (_, num_experts, top_k), given = self.parts(subject, 9, 4, 4, 3)  # all of them is still fine
-        self.expect_equal(num_experts, 12, given, "num_experts")
-        self.expect_equal(top_k, 12, given, "top_k")
+        expect_value(num_experts, 12, given, what="num_experts")
+        expect_value(top_k, 12, given, what="top_k")
         good = {"d_ff": 12, "num_experts": 5, "top_k": 2, "granularity": 3}
         for wrong in (
             {"top_k": 6},
@@ -240,17 +237,43 @@ def equal_share(scores_TE, bias_E, num_groups, top_groups, k):
     return torch.tensor(rows)
 
 
+def closed_with(fill):
+    """The rule of the exercise, but closed experts have the biased score `fill`."""
+
+    def rule(scores_TE, bias_E, num_groups, top_groups, k):
+        return _closed(scores_TE, bias_E, num_groups, top_groups, k, lambda score, bias: fill)
+
+    return rule
+
+
+def multiplied_by_the_mask(scores_TE, bias_E, num_groups, top_groups, k):
+    """Scores times 1 or 0, and the bias on top: the bias of a closed expert is left."""
+    return _closed(scores_TE, bias_E, num_groups, top_groups, k, lambda score, bias: bias)
+
+
+def _closed(scores_TE, bias_E, num_groups, top_groups, k, closed):
+    """The k highest, where an expert outside the best groups has the value closed(score, bias)."""
+    size, bias, rows = len(bias_E) // num_groups, bias_E.tolist(), []
+    for scores in scores_TE.tolist():
+        biased = [score + one for score, one in zip(scores, bias, strict=True)]
+        worth = [two_highest(biased[g * size : (g + 1) * size]) for g in range(num_groups)]
+        best = sorted(range(num_groups), key=lambda g: -worth[g])[:top_groups]
+        seen = [biased[e] if e // size in best else closed(scores[e], bias[e]) for e in range(len(bias))]
+        rows.append(sorted(sorted(range(len(bias)), key=lambda e: -seen[e])[:k]))
+    return torch.tensor(rows)
+
+
 def without_bias(scores_TE, bias_E, num_groups, top_groups, k):
     return oracles_modern.group_limited_top_k(scores_TE, 0 * bias_E, num_groups, top_groups, k)
 
 
-@grades("group_limited_top_k", hidden=2)
+@grades("group_limited_top_k", hidden=8)
 class TestGroupLimitedTopK:
     def compare(self, subject, args):
         given = named(GROUPS, args)
         out = subject.run(call, "group_limited_top_k", *args)
         want_TK = oracles_modern.group_limited_top_k(*args)
-        expect_index(returned(out, given), want_TK, "TK", given, what="idx_TK", any_order=True)
+        expect_values(returned(out, given), want_TK, "TK", given, what="idx_TK", any_order=True)
         return out
 
     @criterion(
@@ -290,7 +313,7 @@ class TestGroupLimitedTopK:
             self.compare(subject, group_case(tokens, groups, size, top, k, rng, bias=0.0, rivals=rivals))
 
     @criterion(
-        1,
+        2,
         "groups are compared by biased scores too",
         hint="A group that is overloaded has a low bias. Do you see that when you compare groups?",
     )
@@ -300,17 +323,33 @@ class TestGroupLimitedTopK:
             self.compare(subject, group_case(tokens, groups, size, top, k, rng, bias=0.6, rivals=rivals))
 
     @criterion(
-        1,
+        2,
         "closed experts stay closed when the open ones score below zero",
         hint="Which score can never win, also when the bias makes all others negative?",
     )
     def test_negative_scores(self, subject, rng):
-        for tokens, level in ((1, -1.5), (whole(rng, 2, 4), -3.0)):
-            args = group_case(tokens, 4, 3, 2, 4, rng, level=level, rivals=(unlimited,))
+        for tokens, level in ((1, -1.5), (whole(rng, 2, 4), -3.0), (2, -13.0)):
+            args = group_case(tokens, 4, 3, 2, 4, rng, level=level, rivals=(unlimited, closed_with(0.0)))
             self.compare(subject, args)
 
     @criterion(
-        1,
+        2,
+        "closed experts stay closed whatever their bias, and a bias decides however large it is",
+        hint="Scores times a mask of ones and zeros, plus the bias: what is left of a closed expert?",
+    )
+    def test_far_biases(self, subject, rng):
+        rivals = (multiplied_by_the_mask, unlimited)
+        for tokens, bias, low in (
+            (1, 12.0, 0.0),
+            (whole(rng, 2, 4), 12.0, 0.0),
+            (2, 1.0, 0.0),
+            (2, 2.0, -1.0),
+        ):
+            args = group_case(tokens, 4, 3, 2, 4, rng, bias=bias, low=low, rivals=rivals)
+            self.compare(subject, args)
+
+    @criterion(
+        2,
         "a group of one expert has that expert's score",
         hint="How many scores can you add up in a group of one?",
     )
@@ -321,13 +360,15 @@ class TestGroupLimitedTopK:
 
     @criterion(
         1,
-        "bfloat16, float64 and strided scores work; no input is edited",
-        hint="Do you mask, or add the bias, in place?",
+        "integers come back; bfloat16, float64 and strided scores work; no input is edited",
+        hint="Can your result index a table of experts, and do you mask, or add the bias, in place?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.bfloat16, torch.float32):
             args = strided(group_case(3, 4, 3, 2, 4, rng, dtype=dtype))
-            expect_untouched(self.compare(subject, args), args, GROUPS.split())
+            out, want_TK = self.compare(subject, args), oracles_modern.group_limited_top_k(*args)
+            expect_index(out.value, want_TK, "TK", named(GROUPS, args), what="idx_TK", any_order=True)
+            expect_untouched(out, args, GROUPS.split())
 
     def behaviour(self, subject):
         cases = [
@@ -340,6 +381,7 @@ class TestGroupLimitedTopK:
             group_case(4, 4, 4, 2, 3, seed(635), bias=0.6, rivals=(biased_within_unbiased_groups,)),
             group_case(4, 4, 3, 2, 4, seed(636), level=-1.5, rivals=(unlimited,)),
             group_case(3, 5, 1, 3, 2, seed(637)),
+            group_case(4, 4, 3, 2, 4, seed(638), bias=12.0, rivals=(multiplied_by_the_mask,)),
         ]
         cases.append(strided(cases[1]))
         outs = [subject.run(call, "group_limited_top_k", *args) for args in cases]
@@ -366,7 +408,7 @@ def _sorted_rows(out):
     return out
 
 
-@grades("from_huggingface", hidden=2)
+@grades("from_huggingface", hidden=3)
 class TestFromHuggingface:
     names = "gate_up_proj_E2FD down_proj_EDF"
 
@@ -383,7 +425,7 @@ class TestFromHuggingface:
         for place in only:
             name = EXPERTS.split()[place]
             axes = name.rpartition("_")[2]
-            expect_tensor(got[place], want[place], axes, given, what=name, rtol=0, atol=0)
+            expect_values(got[place], want[place], axes, given, what=name, rtol=0, atol=0)
         return out
 
     @criterion(
@@ -430,7 +472,10 @@ class TestFromHuggingface:
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.bfloat16, torch.float32):
             args = strided(self.inputs(3, 4, 5, rng, dtype))
-            expect_untouched(self.compare(subject, args), args, self.names.split())
+            out = self.compare(subject, args)
+            for part, name in zip(out.value, EXPERTS.split(), strict=True):
+                expect(part.dtype == dtype, f"{name} should be {dtype}, not {part.dtype}")
+            expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
         args = self.inputs(2, 3, 4, seed(641))
@@ -441,7 +486,7 @@ class TestFromHuggingface:
         return [out, square, tall, out.inputs, half.error or half]
 
 
-@grades("upcycle", hidden=2)
+@grades("upcycle", hidden=4)
 class TestUpcycle:
     names = f"{FFN} num_experts"
 
@@ -449,7 +494,7 @@ class TestUpcycle:
         """`got` holds the dense layer's matrices num_experts times."""
         for part, weight, name in zip(got, dense, EXPERTS.split(), strict=True):
             want = torch.stack([weight] * num_experts)
-            expect_tensor(part, want, name.rpartition("_")[2], given, what=name, rtol=0, atol=0)
+            expect_values(part, want, name.rpartition("_")[2], given, what=name, rtol=0, atol=0)
 
     def compare(self, subject, dense, num_experts):
         given = named(self.names, (*dense, num_experts))
@@ -481,10 +526,10 @@ class TestUpcycle:
             after = expect_tuple(after, 3, given, EXPERTS.replace(" ", ", "))
             for part, weight, name in zip(after, dense, EXPERTS.split(), strict=True):
                 want = torch.stack([weight * (e != changed) for e in range(experts)])
-                expect_tensor(part, want, name.rpartition("_")[2], given, what=f"{name}, afterwards")
+                expect_values(part, want, name.rpartition("_")[2], given, what=f"{name}, afterwards")
 
     @criterion(
-        1,
+        2,
         "training an expert leaves the dense layer as it was, also where there is only one expert",
         hint="Does your code always copy, or only where it has to?",
     )
@@ -496,9 +541,9 @@ class TestUpcycle:
             after, kept = expect_tuple(returned(out, given), 2, given)
             want = [torch.stack([weight * (e != 0) for e in range(experts)]) for weight in dense]
             for part, right, name in zip(expect_tuple(after, 3, given), want, EXPERTS.split(), strict=True):
-                expect_tensor(part, right, name.rpartition("_")[2], given, what=f"{name}, afterwards")
-            for weight, before, name in zip(kept, dense, FFN.split(), strict=True):
-                expect(torch.equal(weight, before), f"{name} changed with an expert", given)
+                expect_values(part, right, name.rpartition("_")[2], given, what=f"{name}, afterwards")
+            for weight, name in zip(kept, FFN.split(), strict=True):
+                expect(bool(weight.any()), f"{name} became 0 with an expert", given)
 
     @criterion(
         1,
@@ -508,7 +553,10 @@ class TestUpcycle:
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.bfloat16, torch.float32):
             dense = strided(dense_weights(4, 5, rng, dtype))
-            expect_untouched(self.compare(subject, dense, 3), (*dense, 3), self.names.split())
+            out = self.compare(subject, dense, 3)
+            for part, name in zip(out.value, EXPERTS.split(), strict=True):
+                expect(part.dtype == dtype, f"{name} should be {dtype}, not {part.dtype}")
+            expect_untouched(out, (*dense, 3), self.names.split())
 
     def behaviour(self, subject):
         dense = dense_weights(2, 3, seed(651))

@@ -7,9 +7,11 @@ import math
 import torch
 
 from graders import oracles_lm as lm
-from graders.common import expect_float, named, seed, whole
+from graders.common import named, seed, whole
 from graders.probes import call, vjp
 from graders.probes.lm import block_runs, block_with_module, draws, objective_of_lists, train_steps
+from graders.stand_ins import run
+from graders.values import expect_type, expect_value, expect_values, number
 from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
@@ -29,7 +31,7 @@ def between(rng, low, high):
 OBJECTIVE = "ce lb_losses_L z_losses_L lb_weight z_weight"
 
 
-@grades("moe_objective", hidden=2)
+@grades("moe_objective", hidden=5)
 class TestMoeObjective:
     @staticmethod
     def case(layers, rng, dtype=torch.float32):
@@ -55,11 +57,11 @@ class TestMoeObjective:
         given = named(OBJECTIVE, args)
         out = subject.run(call, "moe_objective", *args)
         want = self.want(*args)
-        expect_tensor(returned(out, given), want, "", given, what="the objective", rtol=rtol)
+        expect_values(returned(out, given), want, "", given, what="the objective", rtol=rtol)
         return out
 
     @criterion(
-        1,
+        2,
         "one layer: the cross-entropy plus each loss times its own weight",
         hint="Which weight belongs to which loss, and does the cross-entropy have one?",
     )
@@ -77,33 +79,35 @@ class TestMoeObjective:
             self.compare(subject, self.listed(self.case(layers, rng)))
 
     @criterion(
-        1,
+        2,
         "no MoE layer: the cross-entropy itself",
         hint="What is the mean of an empty list, and what should a dense model add?",
     )
     def test_dense(self, subject, rng):
         ce, lb_losses_L, z_losses_L, *weights = self.case(3, rng)
-        none = torch.zeros(0)
-        for losses in (
-            ([], []),
-            (none, none),
-            (list(lb_losses_L.unbind()), []),
-            ([], list(z_losses_L.unbind())),
-        ):
+        for losses in (([], []), (list(lb_losses_L.unbind()), []), ([], list(z_losses_L.unbind()))):
             self.compare(subject, (ce, *losses, *weights))
 
     @criterion(
         1,
-        "the losses of the layers may come as one tensor, and in float64",
+        "the losses of the layers may come as one tensor, an empty one too, and in float64",
         hint="What do len(), iteration and mean() do with a list, and what with a tensor?",
     )
     def test_tensor(self, subject, rng):
         self.compare(subject, self.case(whole(rng, 2, 5), rng))
-        self.compare(subject, self.case(4, rng, torch.float64), rtol=1e-12)
-        self.compare(subject, self.listed(self.case(3, rng, torch.float64)), rtol=1e-12)
+        ce, _, _, *weights = self.case(2, rng)
+        self.compare(subject, (ce, torch.zeros(0), torch.zeros(0), *weights))
+        for args in (self.case(4, rng, torch.float64), self.listed(self.case(3, rng, torch.float64))):
+            out = self.compare(subject, args, rtol=1e-9)
+            dtype = out.value.dtype
+            expect(
+                dtype == torch.float64,
+                f"the objective should be float64, not {dtype}",
+                named(OBJECTIVE, args),
+            )
 
     @criterion(
-        1,
+        2,
         "gradients reach the cross-entropy and the loss of every layer",
         hint="Does a loss that has become a Python number still teach the router?",
     )
@@ -128,7 +132,8 @@ class TestMoeObjective:
         hint="After `ce += …`, what does the learning curve show?",
     )
     def test_untouched(self, subject, rng):
-        for args in (self.case(3, rng), self.listed(self.case(2, rng))):
+        for layers in (1, whole(rng, 2, 4)):
+            args = self.listed(self.case(layers, rng))
             out = self.compare(subject, args)
             expect_untouched(out, args[:1] + out.inputs[1:], OBJECTIVE.split())
 
@@ -152,12 +157,15 @@ class TestMoeObjective:
 RATE = "step peak warmup total floor"
 
 
-@grades("learning_rate", hidden=2)
+@grades("learning_rate", hidden=6)
 class TestLearningRate:
     def compare(self, subject, *args):
         given = named(RATE, args)
         got = returned(subject.run(call, "learning_rate", *args), given)
-        expect_float(got, lm.learning_rate(*args), given, what="the learning rate", atol=1e-6 * args[1])
+        want = lm.learning_rate(*args)
+        what = f"the learning rate of step {args[0]}"
+        expect_value(got, want, given, what=what, atol=1e-6 * args[1])
+        return got, given
 
     @staticmethod
     def plan(rng):
@@ -178,7 +186,7 @@ class TestLearningRate:
             self.compare(subject, step, peak, warmup, total, floor)
 
     @criterion(
-        1,
+        2,
         "the last step of the warm-up and the one after it have the peak",
         hint="At step warmup − 1, and at step warmup: how far has the cosine turned?",
     )
@@ -200,7 +208,7 @@ class TestLearningRate:
             self.compare(subject, step, peak, warmup, total, floor)
 
     @criterion(
-        1,
+        2,
         "the floor is reached at step total − 1, and kept",
         hint="How many updates does a run of `total` steps make, and what is the number of the last?",
     )
@@ -209,11 +217,18 @@ class TestLearningRate:
         for step in (total - 1, total, total + 1, total + whole(rng, 3, 9), 3 * total):
             self.compare(subject, step, peak, warmup, total, floor)
 
-    @criterion(1, "no warm-up: the first step has the peak", hint="What do you divide by when warmup is 0?")
+    @criterion(2, "no warm-up: the first step has the peak", hint="What do you divide by when warmup is 0?")
     def test_no_warmup(self, subject, rng):
         peak, _, total, floor = self.plan(rng)
         for step in (0, 1, total - 2, total - 1, total):
             self.compare(subject, step, peak, 0, total, floor)
+
+    @criterion(1, "a Python number", hint="An optimizer takes a float. Which type do you return?")
+    def test_python_float(self, subject, rng):
+        peak, warmup, total, floor = self.plan(rng)
+        for step in (warmup - 2, warmup + 2, total + 2):
+            got, given = self.compare(subject, step, peak, warmup, total, floor)
+            expect(type(got) in (int, float), f"return a float, not a {type(got).__name__}", given)
 
     def behaviour(self, subject):
         steps = (0, 1, 3, 4, 5, 8, 11, 12, 13, 14, 40)
@@ -236,7 +251,7 @@ def near(a, b, tolerance=2e-3):
     return bool(gap <= tolerance * max(float(size), 1e-3))
 
 
-@grades("TransformerBlock", hidden=2)
+@grades("TransformerBlock", hidden=16)
 class TestTransformerBlock:
     @staticmethod
     def tokens(rng, batch, length, d_model, dtype=torch.float32):
@@ -254,12 +269,16 @@ class TestTransformerBlock:
                 y.shape == x_BSD.shape, f"y_BSD has shape {tuple(y.shape)}, x_BSD {tuple(x_BSD.shape)}", given
             )
             expect(bool(torch.isfinite(y).all()), "y_BSD holds numbers that are not finite", given)
+            expect(bool(y.any()), "nothing is left of x_BSD: y_BSD holds zeros only", given)
         return reports, given
 
     def attended(self, subject, d_model, heads, inputs, draw=71):
-        """What attention adds to each input: y − x, while the feed-forward layer answers 0."""
+        """What attention adds to each input: y − x, while the feed-forward layer answers 0. It must add something."""
         reports, given = self.run(subject, d_model, heads, inputs, draw=draw)
-        return [report["y"] - x_BSD for report, x_BSD in zip(reports, inputs, strict=True)], given
+        added = [report["y"] - x_BSD for report, x_BSD in zip(reports, inputs, strict=True)]
+        nothing = near(reports[0]["y"], inputs[0])
+        expect(not nothing, "y is x while ffn returns 0: where is what attention found?", given)
+        return added, given
 
     @staticmethod
     def sizes(rng):
@@ -268,7 +287,7 @@ class TestTransformerBlock:
         return whole(rng, 2, 3), whole(rng, 5, 7), heads * 2 * whole(rng, 2, 3), heads
 
     @criterion(
-        1,
+        2,
         "(y_BSD, aux): y_BSD has the shape of x_BSD, aux is what ffn returned",
         hint="Who will need aux later, and has anything happened to it on the way?",
     )
@@ -279,7 +298,7 @@ class TestTransformerBlock:
             expect(report["aux"], "aux is not the object that ffn returned", given)
 
     @criterion(
-        1,
+        2,
         "ffn is called once, with all of (B, S, D)",
         hint="Balancing counts the tokens of a batch. What does it see if ffn gets them one by one?",
     )
@@ -305,7 +324,7 @@ class TestTransformerBlock:
             expect(same, f"y − x should be the same for x and {factor}·x while ffn returns 0", given)
 
     @criterion(
-        1,
+        2,
         "the norm before attention is an RMSNorm: it does not take the mean away",
         hint="Does your norm see a constant that is added to all channels?",
     )
@@ -334,7 +353,7 @@ class TestTransformerBlock:
             expect(near(got, want_BSD.reshape(-1)), "ffn was not given the normalised stream", given)
 
     @criterion(
-        1,
+        2,
         "what ffn returns is added to the stream",
         hint="To what is the feed-forward layer's output added: to x, or to what attention made of it?",
     )
@@ -366,7 +385,7 @@ class TestTransformerBlock:
         return changes, given
 
     @criterion(
-        2,
+        3,
         "causal: no position sees a later one",
         hint="Change the last token: which outputs may change?",
     )
@@ -378,7 +397,7 @@ class TestTransformerBlock:
                 expect(not leaks, f"position {leaks} sees position {place}", given)
 
     @criterion(
-        2,
+        3,
         "every position sees all that came before it, and itself",
         hint="Which keys may the query at position s meet: how many are there for s = 0?",
     )
@@ -398,7 +417,7 @@ class TestTransformerBlock:
         return float(((off - share * along).norm(dim=-1) / along.norm(dim=-1)).max())
 
     @criterion(
-        1,
+        2,
         "each head has weights of its own",
         hint="Can your heads look at different tokens, or do all use the same weights?",
     )
@@ -409,7 +428,7 @@ class TestTransformerBlock:
             expect(self.sidesteps(parts) > 0.01, f"{heads} heads mix two tokens as one head would", given)
 
     @criterion(
-        1,
+        2,
         "an ffn that is a module belongs to the block; a plain function will do as well",
         hint="How does model.parameters() find the experts, and what happens if it does not?",
     )
@@ -422,13 +441,14 @@ class TestTransformerBlock:
         expect(report["follows"], "block.eval() does not reach ffn")
 
     @criterion(
-        1,
+        2,
         "gradients: right at the tokens, and one for every parameter",
         hint="Is a path cut on the way, by detach, no_grad, or a residual that was forgotten?",
     )
     def test_gradients(self, subject, rng):
         d_model = whole(rng, 2, 3) * 4
         x_BSD, dy_BSD = (self.tokens(rng, 1, 2, d_model) for _ in range(2))
+        self.attended(subject, d_model, 2, [x_BSD])
         report = returned(subject.run(block_with_module, d_model, 2, x_BSD, dy_BSD, 73))
         given = {"d_model": d_model, "num_heads": 2, "x_BSD": x_BSD, "dy_BSD": dy_BSD}
         expect(report["dx"] is not None, "no gradient reaches x_BSD", given)
@@ -440,7 +460,7 @@ class TestTransformerBlock:
             )
 
     @criterion(
-        1,
+        2,
         "x_BSD is not edited; bfloat16, float64 and strided inputs come back in their own dtype",
         hint="Is `x += …` your x, and which dtype do you compute in?",
     )
@@ -568,7 +588,7 @@ def _module_traits(report):
     ]
 
 
-@grades("train_step", hidden=2)
+@grades("train_step", hidden=10)
 class TestTrainStep:
     @staticmethod
     def case(rng, batches=1, optimizer="sgd", layers=0, weights=(0.0, 0.0), clip=1e6, sizes=(2, 4, 5, 3)):
@@ -586,15 +606,25 @@ class TestTrainStep:
     def run(self, subject, case):
         """(the probe's report, the oracle's losses, its parameters, its gradients' norms, what was given)."""
         given = {"tokens_BS1": case[1][0], "optimizer": case[2], **named("lb_weight z_weight clip", case[5:])}
-        report = returned(subject.run(train_steps, *case), given)
+        report = returned(run(subject, "train_step", train_steps, *case), given)
         return report, *lm.train(*case), given
 
     def compare(self, subject, case):
         report, _, after, _, given = self.run(subject, case)
+        calls = len(case[1])
         for name, axes in (("table", "VD"), ("head", "DV"), ("routers", "DL")):
-            got, what = report["after"].get(name), f"{name}, afterwards"
+            got, what = report["after"].get(name), f"{name} after {calls} call{'s' * (calls > 1)}"
             expect_tensor(got, after[name], axes, given, what=what, rtol=1e-3, atol=5e-5)
         return report
+
+    @staticmethod
+    def expect_losses(report, losses, given, tolerance=1e-4):
+        """Each call returned the cross-entropy before its own update, as a number."""
+        for call_number, (got, want) in enumerate(zip(report["returned"], losses, strict=True), 1):
+            if got is None:
+                raise CheckFailed(f"call {call_number} returned None, not the loss", given, want, got)
+            what = f"the loss that call {call_number} of {len(losses)} returned"
+            expect_value(got, want, given, what=what, atol=tolerance * want)
 
     def sizes(self, rng):
         return whole(rng, 2, 3), whole(rng, 4, 6), whole(rng, 7, 9), whole(rng, 3, 5)
@@ -621,15 +651,13 @@ class TestTrainStep:
 
     @criterion(
         2,
-        "returns the cross-entropy before the update, alone, as a float",
+        "returns the cross-entropy before the update, alone",
         hint="Which loss can be compared between models: the cross-entropy, or its sum with others?",
     )
     def test_returns(self, subject, rng):
         case = self.case(rng, 2, layers=3, weights=(0.4, 0.3), sizes=self.sizes(rng))
         report, losses, *_, given = self.run(subject, case)
-        for got, want in zip(report["returned"], losses, strict=True):
-            expect(type(got) is float, f"return a Python float, not a {type(got).__name__}", given)
-            expect(abs(got - want) <= 1e-4 * want, f"the loss should be {want:.5f}, not {got:.5f}", given)
+        self.expect_losses(report, losses, given)
 
     @criterion(
         2,
@@ -654,7 +682,7 @@ class TestTrainStep:
             self.compare(subject, (*drawn[:7], share * norm))
 
     @criterion(
-        1,
+        2,
         "the second step does not remember the gradients of the first",
         hint="Where are gradients kept between two calls of backward()?",
     )
@@ -662,7 +690,7 @@ class TestTrainStep:
         self.compare(subject, self.case(rng, 3, layers=2, weights=(0.1, 0.1), sizes=self.sizes(rng)))
 
     @criterion(
-        1,
+        2,
         "the optimizer that is given makes the step, and keeps its state",
         hint="Who knows the two moments of Adam: your function, or the optimizer?",
     )
@@ -670,7 +698,7 @@ class TestTrainStep:
         self.compare(subject, self.case(rng, 3, "adam", layers=2, weights=(0.2, 0.1), sizes=self.sizes(rng)))
 
     @criterion(
-        1,
+        2,
         "a dense model, without routers' losses, trains too",
         hint="Which parameters have no gradient at all when no layer has a router?",
     )
@@ -678,32 +706,64 @@ class TestTrainStep:
         case = self.case(rng, 2, weights=(0.4, 0.3), clip=0.5, sizes=self.sizes(rng))
         self.compare(subject, case)
 
+    @criterion(
+        1,
+        "what comes back is a Python float",
+        hint="A list of a thousand losses is kept: what else does a tensor keep alive?",
+    )
+    def test_python_float(self, subject, rng):
+        report, losses, *_, given = self.run(subject, self.case(rng, layers=1, sizes=self.sizes(rng)))
+        self.expect_losses(report, losses, given)
+        expect_type(report["returned"][0], float, given, what="the loss")
+
     def behaviour(self, subject):
+        """Each run in three parts: what was returned, what the model saw, what became of its parameters."""
         cases = (
             self.case(seed(761), layers=1),
+            self.case(seed(767), layers=2, weights=(0.4, 0.0)),
+            self.case(seed(768), layers=3, weights=(0.0, 0.3)),
             self.case(seed(762), 2, layers=3, weights=(0.4, 0.3)),
             self.case(seed(763), layers=2, weights=(0.4, 0.3), clip=0.3),
             self.case(seed(764), layers=2, clip=1.1),
+            self.case(seed(769), layers=2, clip=0.05),
             self.case(seed(765), 3, "adam", layers=2, weights=(0.2, 0.1)),
+            self.case(seed(770), 2),
             self.case(seed(766), 2, weights=(0.4, 0.3), clip=0.5),
         )
-        return [subject.run(train_steps, *case) for case in cases]
+        outs = [run(subject, "train_step", train_steps, *case) for case in cases]
+        return [part for out in outs for part in _told_apart(out)]
+
+
+def _told_apart(out):
+    """What a run returned, how often and with which shapes the model was called, and the parameters afterwards."""
+    if out.error is not None:
+        return [out.error] * 5
+    seen = [list(tokens.shape) for tokens in out.value["seen"]]
+    types = [type(loss).__name__ for loss in out.value["returned"]]
+    losses = [number(loss) for loss in out.value["returned"]]
+    return [
+        types,
+        losses,
+        seen,
+        [out.value["after"][name] for name in ("table", "head")],
+        out.value["after"]["routers"],
+    ]
 
 
 BITS = "ce_nats_per_token tokens bytes"
 
 
-@grades("bits_per_byte", hidden=1)
+@grades("bits_per_byte", hidden=2)
 class TestBitsPerByte:
     def compare(self, subject, *args):
         given = named(BITS, args)
         want = args[0] * args[1] / args[2] / math.log(2)
         got = returned(subject.run(call, "bits_per_byte", *args), given)
-        expect_float(got, want, given, what="bits per byte", atol=1e-6 * want)
+        expect_value(got, want, given, what="bits per byte", atol=1e-6 * want)
         return got, given
 
     @criterion(
-        1,
+        2,
         "one byte a token: nats become bits",
         hint="How many nats is one bit: ln 2, or 1 / ln 2?",
     )
@@ -737,7 +797,7 @@ COUNT = 250
 SAMPLE = "logits_V temperature top_p"
 
 
-@grades("sample_next", hidden=2)
+@grades("sample_next", hidden=12)
 class TestSampleNext:
     @staticmethod
     def logits(probs, rng=None, dtype=torch.float32):
@@ -749,14 +809,14 @@ class TestSampleNext:
 
     @staticmethod
     def draw(subject, logits_V, temperature, top_p, start, count=COUNT, global_seed=0):
-        """The tokens drawn, each an int of the vocabulary."""
+        """The tokens drawn, each a whole number of the vocabulary."""
         given = named(SAMPLE, (logits_V, temperature, top_p))
         report = returned(subject.run(draws, logits_V, temperature, top_p, start, count, global_seed), given)
-        tokens, untouched, kept = report
-        untouched = all(untouched)
+        drawn, untouched, kept = report
+        tokens, untouched = [number(token) for token in drawn], all(untouched)
         for token in tokens:
             if type(token) is not int:
-                raise CheckFailed("a token should be a Python int", given, "an int", token)
+                raise CheckFailed("a token should be a whole number", given, "an int", token)
             expect(0 <= token < len(logits_V), f"there is no token {token}", given)
         return tokens, untouched, kept, given
 
@@ -774,8 +834,8 @@ class TestSampleNext:
             )
 
     @criterion(
-        1,
-        "temperature 0: the likeliest token, as an int",
+        2,
+        "temperature 0: the likeliest token",
         hint="What is logits / 0, and which token should win?",
     )
     def test_greedy(self, subject, rng):
@@ -823,7 +883,7 @@ class TestSampleNext:
         expect(drawn == inside, f"the nucleus is {inside}, and the tokens drawn are {drawn}", given)
 
     @criterion(
-        1,
+        2,
         "inside the nucleus probabilities keep their ratio and sum to 1",
         hint="What becomes of the probability of the tokens outside?",
     )
@@ -832,7 +892,7 @@ class TestSampleNext:
             self.compare(subject, self.logits(probs, rng), 1.0, top_p, rng, 400)
 
     @criterion(
-        1,
+        2,
         "the nucleus is that of the probabilities at this temperature",
         hint="Which comes first: dividing by the temperature, or cutting the tail?",
     )
@@ -841,7 +901,7 @@ class TestSampleNext:
             self.compare(subject, self.logits([0.5, 0.25, 0.15, 0.1], rng), temperature, top_p, rng)
 
     @criterion(
-        1,
+        2,
         "the nucleus is never empty, and with top_p = 1 it is everything",
         hint="Which token is left when top_p is smaller than the largest probability?",
     )
@@ -872,8 +932,8 @@ class TestSampleNext:
         expect(first != other, "another start of the generator draws the same tokens", given)
 
     @criterion(
-        1,
-        "extreme logits, impossible tokens, bfloat16 and float64; the logits are not edited",
+        2,
+        "extreme logits, impossible tokens, bfloat16 and float64",
         hint="What is exp(1000) in float32, and what is exp(−inf)?",
     )
     def test_extreme(self, subject, rng):
@@ -881,10 +941,24 @@ class TestSampleNext:
         impossible = torch.tensor([-math.inf, 0.5, 2.0, -math.inf, 1.0])[torch.randperm(5, generator=rng)]
         for logits_V in (spread, impossible, impossible.double(), impossible.bfloat16()):
             self.compare(subject, logits_V, 1.0, 1.0, rng, 150)
-            _, _, kept, given = self.draw(subject, logits_V, 0.7, 0.9, 1, 3)
-            expect(kept, "the logits were edited in place", given)
         tokens, *_, given = self.draw(subject, 40 * spread, 0.01, 0.9, 1, 10)
         expect(set(tokens) == {int(spread.argmax())}, "a small temperature draws the likeliest token", given)
+
+    @criterion(
+        1,
+        "a Python int comes back, and the logits are not edited",
+        hint="Which type has a token that a tokenizer can read, and do you divide in place?",
+    )
+    def test_plain_int(self, subject, rng):
+        logits_V = self.logits([0.4, 0.3, 0.2, 0.1], rng)
+        for temperature in (0.0, 0.7):
+            given = named(SAMPLE, (logits_V, temperature, 0.9))
+            tokens, _, kept = returned(
+                subject.run(draws, logits_V, temperature, 0.9, whole(rng, 1, 10**6), 3), given
+            )
+            for token in tokens:
+                expect_type(token, int, given, what="a token")
+            expect(kept, "the logits were edited in place", given)
 
     def behaviour(self, subject):
         """Which tokens can be drawn, and which of several distributions the draws are likeliest under."""
@@ -916,7 +990,7 @@ class TestSampleNext:
             greedy.error or greedy.value[0],
             extreme.error or [_told(lambda: sorted(set(extreme.value[0]))), extreme.value[2]],
             closed.error or _told(lambda: sorted(set(closed.value[0]))),
-            again.error or first.error or [first.value[0] == again.value[0], first.value[1]],
+            again.error or first.error or [repr(first.value[0]) == repr(again.value[0]), first.value[1]],
         ]
 
 

@@ -8,26 +8,17 @@ from dataclasses import replace
 import torch
 
 from graders import oracles_specialization as right
-from graders.common import expect_float, named, random_idx, seed, strided, whole
+from graders.common import named, random_idx, seed, strided, whole
 from graders.probes import call
 from graders.probes.specialization import call_with_generator
-from moe_course.grading.exercises.expect import CheckFailed, expect, expect_tensor, expect_untouched, returned
+from graders.stand_ins import run
+from graders.values import expect_type, expect_value, expect_values, number
+from moe_course.grading.exercises.expect import CheckFailed, expect, expect_untouched, returned
 from moe_course.grading.exercises.protocol import Outcome
 from moe_course.grading.exercises.rubric import criterion, grades
 
-WHOLE = (torch.int64, torch.int32, torch.float32, torch.float64)  # the contract names no dtype for counts
 
-
-def expect_counts(got, want, axes, given, *, what):
-    """`got` holds exactly the whole numbers `want`, as integers or as floats wide enough for them."""
-    if isinstance(got, torch.Tensor) and got.dtype in WHOLE:
-        got = got.double()
-    elif isinstance(got, torch.Tensor):
-        raise CheckFailed(f"{what} should be whole numbers, int64 say, not {got.dtype}", given, want, got)
-    expect_tensor(got, want.double(), axes, given, what=what, rtol=0, atol=1e-9)
-
-
-@grades("routing_counts", hidden=1)
+@grades("routing_counts", hidden=3)
 class TestRoutingCounts:
     names = "idx_TK labels_T num_labels num_experts"
 
@@ -35,7 +26,7 @@ class TestRoutingCounts:
         given = named(self.names, args)
         out = subject.run(call, "routing_counts", *args)
         want = right.routing_counts(*args)
-        expect_counts(returned(out, given), want, "GE", given, what="counts_GE")
+        expect_values(returned(out, given), want, "GE", given, what="counts_GE")
         return out
 
     @staticmethod
@@ -70,7 +61,7 @@ class TestRoutingCounts:
             self.compare(subject, *self.inputs(whole(rng, 9, 14), labels, experts, k, rng))
 
     @criterion(
-        1,
+        2,
         "labels without tokens and experts without choices have their zeros",
         hint="How large is your table when the last label, or the last expert, does not occur?",
     )
@@ -104,13 +95,13 @@ class TestRoutingCounts:
         ]
 
 
-@grades("mutual_information", hidden=2)
+@grades("mutual_information", hidden=4)
 class TestMutualInformation:
     def compare(self, subject, counts_GE):
         given = {"counts_GE": counts_GE}
         out = subject.run(call, "mutual_information", counts_GE)
         want = right.mutual_information(counts_GE)
-        expect_float(returned(out, given), want, given, what="the bits", atol=1e-5)
+        expect_value(returned(out, given), want, given, what="the bits", atol=1e-5)
         return out
 
     @staticmethod
@@ -171,13 +162,15 @@ class TestMutualInformation:
 
     @criterion(
         1,
-        "float and strided counts work; nothing is edited",
-        hint="Do you divide in place?",
+        "a Python float; float and strided counts work; nothing is edited",
+        hint="Which type has your answer, and do you divide in place?",
     )
     def test_other_inputs(self, subject, rng):
         counts_GE = self.counts(3, whole(rng, 4, 6), rng)
         for args in ((strided(counts_GE),), (counts_GE.float(),), (counts_GE.double(),)):
-            expect_untouched(self.compare(subject, *args), args, ("counts_GE",))
+            out = self.compare(subject, *args)
+            expect_type(out.value, float, {"counts_GE": args[0]}, what="the result")
+            expect_untouched(out, args, ("counts_GE",))
 
     def behaviour(self, subject):
         counts_GE = self.counts(3, 5, seed(821))
@@ -234,8 +227,9 @@ class PValues:
     @staticmethod
     def as_good(p, rounds, given):
         """How many shuffles a p-value counted: p = (1 + count) / (1 + rounds)."""
-        if type(p) is not float:
-            raise CheckFailed(f"p should be a Python float, not {type(p).__name__}", given, None, p)
+        if type(number(p)) not in (int, float):
+            raise CheckFailed(f"p should be a number, not {type(p).__name__}", given, None, p)
+        p = float(number(p))
         count = p * (1 + rounds) - 1 if math.isfinite(p) else math.nan
         whole = math.isfinite(count) and abs(count - round(count)) < 1e-4 and 0 <= round(count) <= rounds
         expect(whole, f"p = {p} is not (1 + a count) / (1 + {rounds}) for a count from 0 to {rounds}", given)
@@ -244,7 +238,14 @@ class PValues:
     def p_value(self, subject, args, rng):
         """The count behind the p-value of `args`, and how to show the case."""
         given = named(TOKENS, args)
-        out = subject.run(call_with_generator, "permutation_p_value", args, seed=whole(rng, 0, 10**6))
+        out = run(
+            subject,
+            "permutation_p_value",
+            call_with_generator,
+            "permutation_p_value",
+            args,
+            seed=whole(rng, 0, 10**6),
+        )
         return self.as_good(returned(out, given)[0], args[-1], given), given
 
     def share(self, subject, args, least, most, rng):
@@ -256,17 +257,17 @@ class PValues:
         expect(right.plausible(count, rounds, least, most), message, given)
 
 
-@grades("permutation_p_value", hidden=2)
+@grades("permutation_p_value", hidden=12)
 class TestPermutationPValue(PValues):
     @criterion(
         2,
-        "p is never 0: the labels as they are count as one of 1 + rounds",
+        "p is never 0: the labels as they are count as one of 1 + rounds, and without a round p is 1",
         hint="If no shuffle reaches the observed bits, which p do you return?",
     )
     def test_never_zero(self, subject, rng):
         which = torch.arange(2).repeat(20)[torch.randperm(40, generator=rng)]
         lengths = torch.randint(1, 4, (40,), generator=rng)
-        for rounds in (1, whole(rng, 20, 50)):
+        for rounds in (0, 1, whole(rng, 20, 50)):
             args = (*self.documents(which, which, lengths), 2, 2, rounds)
             count, given = self.p_value(subject, args, rng)
             expect(count == 0, f"no shuffle should reach the bits of such documents, {count} did", given)
@@ -286,7 +287,7 @@ class TestPermutationPValue(PValues):
             expect(count == rounds, f"every shuffle is as good here, and {count} of {rounds} counted", given)
 
     @criterion(
-        1,
+        2,
         "four documents, two labels each: a third of the shuffles is as good",
         hint="Does a shuffle keep how many documents each label has, and is every round a new one?",
     )
@@ -305,7 +306,7 @@ class TestPermutationPValue(PValues):
             self.share(subject, (*args, 400), *right.tails(*args[:3]), rng)
 
     @criterion(
-        1,
+        2,
         "documents of different length: a label goes to a whole document, however long",
         hint="When a short document's label goes to a long one, how many tokens have it?",
     )
@@ -322,7 +323,7 @@ class TestPermutationPValue(PValues):
         self.share(subject, (*tokens, 2, 2, rounds), 1 / (1 + many), 1 / (1 + many), rng)
 
     @criterion(
-        1,
+        2,
         "document ids are any numbers, and the tokens of a document need not stand together",
         hint="How many documents are there, and how do you know which tokens belong to one?",
     )
@@ -344,7 +345,16 @@ class TestPermutationPValue(PValues):
         given, start = named(TOKENS, args), whole(rng, 0, 10**6)
 
         def p_values(first, elsewhere):
-            out = subject.run(call_with_generator, "permutation_p_value", args, first, 12, elsewhere)
+            out = run(
+                subject,
+                "permutation_p_value",
+                call_with_generator,
+                "permutation_p_value",
+                args,
+                first,
+                12,
+                elsewhere,
+            )
             counts = [self.as_good(p, 30, given) for p in returned(out, given)]
             expect(len(set(counts)) > 1, "twelve calls with one generator gave the same p each time", given)
             return counts
@@ -355,14 +365,23 @@ class TestPermutationPValue(PValues):
 
     @criterion(
         1,
-        "strided inputs work; nothing is edited",
-        hint="Whose labels do you shuffle: a list of your own?",
+        "a Python float; strided inputs work; nothing is edited",
+        hint="Which type has p, and whose labels do you shuffle: a list of your own?",
     )
     def test_other_inputs(self, subject, rng):
         args = self.null(8, 2, 3, rng)
         tails = right.tails(*args[:3])
         args = (*(strided(column_T) for column_T in args[:3]), *args[3:], 200)
-        out = subject.run(call_with_generator, "permutation_p_value", args, seed=whole(rng, 0, 10**6))
+        out = run(
+            subject,
+            "permutation_p_value",
+            call_with_generator,
+            "permutation_p_value",
+            args,
+            seed=whole(rng, 0, 10**6),
+        )
+        self.as_good(returned(out, named(TOKENS, args))[0], args[-1], named(TOKENS, args))
+        expect_type(out.value[0], float, named(TOKENS, args), what="p")
         expect_untouched(out, args, TOKENS.split())
         self.share(subject, args, *tails, rng)
 
@@ -387,23 +406,36 @@ class TestPermutationPValue(PValues):
             ((*gaps, *tokens[3:], 400), tails),
             ((*apart, *tokens[3:], 400), tails),
         ]
-        calls = [subject.run(call_with_generator, "permutation_p_value", args, 8) for args, _ in cases]
+        calls = [
+            run(subject, "permutation_p_value", call_with_generator, "permutation_p_value", args, 8)
+            for args, _ in cases
+        ]
         many = [
-            subject.run(call_with_generator, "permutation_p_value", (*tokens, 30), first, 12, elsewhere)
+            run(
+                subject,
+                "permutation_p_value",
+                call_with_generator,
+                "permutation_p_value",
+                (*tokens, 30),
+                first,
+                12,
+                elsewhere,
+            )
             for first, elsewhere in ((1, 1), (1, 2), (2, 1))
         ]
         repeated = [out.error or len(set(map(repr, out.value))) > 1 for out in many]
-        same = [many[0].value == many[1].value, many[0].value == many[2].value]
+        first, other_state, other_start = (repr(out.value) for out in many)
+        same = [first == other_state, first == other_start]
         shares = [in_words(out, *case) for out, case in zip(calls, cases, strict=True)]
         return [*shares, calls[3].inputs, repeated, same]
 
 
-@grades("repeat_rate", hidden=1)
+@grades("repeat_rate", hidden=3)
 class TestRepeatRate:
     def compare(self, subject, idx_BS):
         given = {"idx_BS": idx_BS}
         out = subject.run(call, "repeat_rate", idx_BS)
-        expect_float(returned(out, given), right.repeat_rate(idx_BS), given, what="the share")
+        expect_value(returned(out, given), right.repeat_rate(idx_BS), given, what="the share")
         return out
 
     @staticmethod
@@ -438,7 +470,7 @@ class TestRepeatRate:
             self.compare(subject, idx_BS)
 
     @criterion(
-        1,
+        2,
         "1 when a sequence keeps its expert, 0 when no neighbour has it; the two may come from different rows",
         hint="What are the largest and the smallest share there can be?",
     )
@@ -451,12 +483,14 @@ class TestRepeatRate:
 
     @criterion(
         1,
-        "strided indices work; nothing is edited",
-        hint="Do you reshape or view?",
+        "a Python float; strided indices work; nothing is edited",
+        hint="Which type has your answer, and do you reshape or view?",
     )
     def test_other_inputs(self, subject, rng):
         idx_BS = strided(self.runs(3, whole(rng, 5, 8), 3, rng))
-        expect_untouched(self.compare(subject, idx_BS), (idx_BS,), ("idx_BS",))
+        out = self.compare(subject, idx_BS)
+        expect_type(out.value, float, {"idx_BS": idx_BS}, what="the result")
+        expect_untouched(out, (idx_BS,), ("idx_BS",))
 
     def behaviour(self, subject):
         idx_BS = torch.tensor([[0, 0, 1, 2, 2], [2, 2, 2, 1, 0], [0, 3, 0, 0, 0]])
@@ -472,14 +506,14 @@ class TestRepeatRate:
         ]
 
 
-@grades("coactivation", hidden=1)
+@grades("coactivation", hidden=5)
 class TestCoactivation:
     names = "idx_TK num_experts"
 
     def compare(self, subject, *args):
         given = named(self.names, args)
         out = subject.run(call, "coactivation", *args)
-        expect_counts(returned(out, given), right.coactivation(*args), "EE", given, what="counts_EE")
+        expect_values(returned(out, given), right.coactivation(*args), "EE", given, what="counts_EE")
         return out
 
     @staticmethod
@@ -500,7 +534,7 @@ class TestCoactivation:
             self.compare(subject, self.choices(experts, 2, rng).sort(dim=1).values, experts)
 
     @criterion(
-        1,
+        2,
         "the order of a token's experts says nothing: the table is symmetric",
         hint="Does a token with experts (3, 1) add to the same entries as one with (1, 3)?",
     )
@@ -521,7 +555,7 @@ class TestCoactivation:
             self.compare(subject, self.choices(experts, k, rng), experts)
 
     @criterion(
-        1,
+        2,
         "K = 1: nobody has company, so there are only zeros, also on the diagonal",
         hint="Is an expert together with itself?",
     )
@@ -531,7 +565,7 @@ class TestCoactivation:
         self.compare(subject, torch.tensor([[1, 0], [0, 1]]), 2)
 
     @criterion(
-        1,
+        2,
         "experts that nobody chose have their zeros, also the last ones",
         hint="How large is your table when the last expert does not occur?",
     )
@@ -561,7 +595,7 @@ class TestCoactivation:
         ]
 
 
-@grades("ablation_effect", hidden=1)
+@grades("ablation_effect", hidden=3)
 class TestAblationEffect:
     names = "ce_by_label_base_G ce_by_label_ablated_GE"
 
@@ -576,7 +610,7 @@ class TestAblationEffect:
         given = named(self.names, (base_G, ablated_GE))
         out = subject.run(call, "ablation_effect", base_G, ablated_GE)
         want = right.ablation_effect(base_G, ablated_GE)
-        expect_tensor(returned(out, given), want, "GE", given, what="delta_GE", atol=1e-5)
+        expect_values(returned(out, given), want, "GE", given, what="delta_GE", atol=1e-5)
         return out
 
     @criterion(
@@ -600,7 +634,7 @@ class TestAblationEffect:
             self.compare(subject, *self.losses(size, size, rng))
 
     @criterion(
-        1,
+        2,
         "an expert that did harm has a negative effect; one that did nothing has 0",
         hint="Can a loss fall when an expert is switched off?",
     )
@@ -613,13 +647,16 @@ class TestAblationEffect:
 
     @criterion(
         1,
-        "float64 and strided losses work; nothing is edited",
-        hint="Do you subtract in place?",
+        "float64 and strided losses work, in their own dtype; nothing is edited",
+        hint="Which dtype comes back, and do you subtract in place?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.float32):
             args = tuple(strided(losses) for losses in self.losses(3, whole(rng, 4, 6), rng, dtype))
-            expect_untouched(self.compare(subject, *args), args, self.names.split())
+            out = self.compare(subject, *args)
+            message = f"delta_GE should be {dtype}, not {out.value.dtype}"
+            expect(out.value.dtype == dtype, message, named(self.names, args))
+            expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
         wide, square = self.losses(2, 4, seed(861), least=-0.5), self.losses(3, 3, seed(862))
@@ -635,7 +672,7 @@ class TestAblationEffect:
 
 def alike(value):
     """Counts are as good in one dtype as in another: show them as int64."""
-    if isinstance(value, torch.Tensor) and value.dtype in WHOLE and torch.equal(value, value.round()):
+    if isinstance(value, torch.Tensor) and torch.equal(value.double(), value.double().round()):
         return value.long()
     return replace(value, value=alike(value.value)) if isinstance(value, Outcome) else value
 

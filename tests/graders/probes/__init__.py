@@ -38,8 +38,9 @@ def vjp(
     reaches the argument at all, which is something else than a gradient of zero.
     """
     args = [arg.clone().requires_grad_() if index in wrt else arg for index, arg in enumerate(args)]
+    own = [arg.clone() if index in wrt else arg for index, arg in enumerate(args)]  # no leaf: may be edited
     try:
-        value = _unnamed(namespace[name](*args))
+        value = _unnamed(namespace[name](*own))
         outputs = [leaf for leaf in _tensors(value) if leaf.is_floating_point()]
         pairs = [
             (o, c)

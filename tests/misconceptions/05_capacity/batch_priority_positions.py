@@ -122,7 +122,7 @@ def by_the_last_weight(idx_TK, weights_TK, num_experts):
     return _by(weights_TK[:, -1], idx_TK, num_experts)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def weights_sorted_in_place(idx_TK, weights_TK, num_experts):
     """Who else reads the weights after you have sorted them?"""
     pos_TK = _by(weights_TK[:, 0], idx_TK, num_experts)

@@ -57,7 +57,7 @@ def true_for_independent(layer, x_BSD, row):
     return not _probe(layer, x_BSD, lambda: _others(x_BSD, row), lambda y: y[row])
 
 
-@caught_by("finds")
+@caught_by("other_inputs", form=True)
 def a_tensor_returned(layer, x_BSD, row):
     """Which type is promised, and which does `any()` of a tensor have?"""
     return torch.tensor(_probe(layer, x_BSD, lambda: _others(x_BSD, row), lambda y: y[row]))
@@ -191,7 +191,7 @@ def gradient_asked(layer, x_BSD, row):
     return bool((dx_BSD[others_B].abs() > TOLERANCE).any())
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def written_into_x(layer, x_BSD, row):
     """What does the caller's batch look like after your probe?"""
     before, found = layer(x_BSD).clone()[row], False

@@ -44,7 +44,7 @@ def true_for_causal(layer, x_BSD, position):
     return not _probe(layer, x_BSD, position + 1, lambda y: y[:, : position + 1])
 
 
-@caught_by("finds")
+@caught_by("other_inputs", form=True)
 def a_tensor_returned(layer, x_BSD, position):
     """Which type is promised, and which does `any()` of a tensor have?"""
     return torch.tensor(_probe(layer, x_BSD, position + 1, lambda y: y[:, : position + 1]))
@@ -117,6 +117,20 @@ def only_the_first_sequence_compared(layer, x_BSD, position):
     return _probe(layer, x_BSD, position + 1, lambda y: y[0, : position + 1])
 
 
+@caught_by("every_hole")
+def each_sequence_compared_with_itself(layer, x_BSD, position):
+    """You change one sequence, and look at the same one. Who else may have seen the change?"""
+    keep = position + 1
+    before = layer(x_BSD)[:, :keep]
+    for _ in range(ROUNDS):
+        for row in range(len(x_BSD)):
+            other_BSD = x_BSD.clone()
+            other_BSD[row, keep:] = torch.randn_like(other_BSD[row, keep:])
+            if ((layer(other_BSD)[row, :keep] - before[row]).abs() > TOLERANCE).any():
+                return True
+    return False
+
+
 @caught_by("rounding")
 def compared_exactly(layer, x_BSD, position):
     """Must two sums that round differently be a leak?"""
@@ -180,7 +194,7 @@ def gradient_asked(layer, x_BSD, position):
     return bool((dx_BSD[:, position + 1 :].abs() > TOLERANCE).any())
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def written_into_x(layer, x_BSD, position):
     """What does the caller's batch look like after your probe?"""
     before = layer(x_BSD).clone()[:, : position + 1]

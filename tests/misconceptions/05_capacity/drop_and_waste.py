@@ -54,7 +54,7 @@ def percent(idx_TK, num_experts, capacity):
     return 100 * dropped / idx_TK.numel(), 100 * empty / (num_experts * capacity)
 
 
-@caught_by("dropped")
+@caught_by("other_inputs", form=True)
 def tensors_returned(idx_TK, num_experts, capacity):
     """The signature promises floats. What does sum() of a tensor return?"""
     counts_E = _counts(idx_TK, num_experts)
@@ -144,7 +144,7 @@ def only_chosen_experts_counted(idx_TK, num_experts, capacity):
     return 1 - kept / idx_TK.numel(), 1 - kept / (len(counts) * capacity)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def sorted_in_place(idx_TK, num_experts, capacity):
     """You sort the choices in order to count them. In whose tensor?"""
     dropped, empty = _numbers(idx_TK, num_experts, capacity)

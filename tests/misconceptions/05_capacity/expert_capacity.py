@@ -17,14 +17,14 @@ def all_tokens_fit(num_tokens, num_experts, top_k, factor):
     return math.ceil(num_tokens * top_k * factor)
 
 
-@caught_by("fair_share")
+@caught_by("python_int", form=True)
 def a_float_returned(num_tokens, num_experts, top_k, factor):
     """Can a buffer have 3.0 slots? Which type does `torch.zeros` want for a size?"""
     _checked(num_tokens, num_experts, top_k, factor)
     return float(math.ceil(num_tokens * top_k / num_experts * factor))
 
 
-@caught_by("fair_share")
+@caught_by("python_int", form=True)
 def a_tensor_returned(num_tokens, num_experts, top_k, factor):
     """Which type should a size have, a tensor's or Python's?"""
     _checked(num_tokens, num_experts, top_k, factor)
@@ -122,13 +122,13 @@ def at_least_four_slots(num_tokens, num_experts, top_k, factor):
     return max(4, math.ceil(num_tokens * top_k / num_experts * factor))
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def nothing_checked(num_tokens, num_experts, top_k, factor):
     """What does your code say to a token that chooses five of four experts?"""
     return math.ceil(num_tokens * top_k / num_experts * factor)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def only_the_factor_checked(num_tokens, num_experts, top_k, factor):
     """The factor is checked. Which capacity do no tokens at all have?"""
     if not factor > 0:
@@ -136,21 +136,21 @@ def only_the_factor_checked(num_tokens, num_experts, top_k, factor):
     return math.ceil(num_tokens * top_k / max(1, num_experts) * factor)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def factor_not_checked(num_tokens, num_experts, top_k, factor):
     """The sizes are checked. What is an expert with a factor of 0 good for?"""
     _checked(num_tokens, num_experts, top_k, 1.0)
     return math.ceil(num_tokens * top_k / num_experts * factor)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def k_above_the_experts_accepted(num_tokens, num_experts, top_k, factor):
     """A token chooses K different experts. How large can K be?"""
     _checked(num_tokens, num_experts, max(0, min(top_k, num_experts)), factor)
     return math.ceil(num_tokens * top_k / num_experts * factor)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def asserted(num_tokens, num_experts, top_k, factor):
     """What remains of an assert under `python -O`, and which exception should a caller expect?"""
     assert num_tokens > 0

@@ -163,7 +163,7 @@ def rebuilt_from_numbers(x_TD, idx_TK, pos_TK, num_experts, capacity):
     return _empty(x_TD, num_experts, capacity).index_put((expert, place), rows[token])
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(x_TD, idx_TK, pos_TK, num_experts, capacity):
     """Which dtype should the buffers of bfloat16 tokens have?"""
     token, expert, place = _kept(idx_TK, pos_TK, capacity)
@@ -171,7 +171,7 @@ def always_float32(x_TD, idx_TK, pos_TK, num_experts, capacity):
     return buf_ECD.index_put((expert, place), x_TD[token].float())
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def positions_clamped_in_place(x_TD, idx_TK, pos_TK, num_experts, capacity):
     """read_buffers needs the positions too. What do they say after your clamp_()?"""
     pos_TK.clamp_(max=capacity)

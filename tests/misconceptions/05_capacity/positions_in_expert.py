@@ -38,7 +38,7 @@ def length_of_the_queue(idx_TK, num_experts):
     return torch.bincount(idx_TK.flatten(), minlength=num_experts)[idx_TK] - 1
 
 
-@caught_by("one_choice")
+@caught_by("other_inputs", form=True)
 def floating_point_places(idx_TK, num_experts):
     """Can a tensor of floats index a buffer?"""
     return _choice_major(idx_TK, num_experts).float()
@@ -123,7 +123,7 @@ def as_many_experts_as_were_chosen(idx_TK, num_experts):
     return _count(queue_N.clamp(max=names - 1), names).view(idx_TK.shape[1], -1).T
 
 
-@caught_by("long_queues")
+@caught_by("long_queues", form=True)
 def counted_in_bfloat16(idx_TK, num_experts):
     """bfloat16 has 8 significant bits. What is 256 + 1 in it?"""
     hot_NE = F.one_hot(idx_TK.T.reshape(-1), num_experts).bfloat16()
@@ -131,13 +131,13 @@ def counted_in_bfloat16(idx_TK, num_experts):
     return pos_N.long().view(idx_TK.shape[1], -1).T
 
 
-@caught_by("long_queues")
+@caught_by("long_queues", form=True)
 def counted_in_a_byte(idx_TK, num_experts):
     """How far can a byte count?"""
     return _choice_major(idx_TK, num_experts).to(torch.uint8).long()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def crossed_out(idx_TK, num_experts):
     """You cross out whoever has a place. In whose tensor?"""
     pos_TK = _choice_major(idx_TK, num_experts)

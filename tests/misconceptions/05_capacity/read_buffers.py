@@ -147,19 +147,19 @@ def buffers_detached(buf_ECD, idx_TK, pos_TK, weights_TK):
     return _sum(weights_TK, _rows(buf_ECD.detach(), idx_TK, pos_TK)[0])
 
 
-@caught_by("mixed_dtypes")
+@caught_by("mixed_dtypes", form=True)
 def dtype_of_the_product(buf_ECD, idx_TK, pos_TK, weights_TK):
     """bfloat16 times float32 is float32. Which dtype goes on to the next layer?"""
     return (weights_TK[..., None] * _rows(buf_ECD, idx_TK, pos_TK)[0]).sum(1)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def added_in_float32(buf_ECD, idx_TK, pos_TK, weights_TK):
     """float64 went in. Which digits does a detour through float32 cost?"""
     return _sum(weights_TK.float(), _rows(buf_ECD, idx_TK, pos_TK)[0].float()).to(buf_ECD.dtype)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def dropped_weights_zeroed_in_place(buf_ECD, idx_TK, pos_TK, weights_TK):
     """The load-balancing loss may want these weights too. Whose tensor do you write zeros into?"""
     rows_TKD, kept_TK = _rows(buf_ECD, idx_TK, pos_TK)

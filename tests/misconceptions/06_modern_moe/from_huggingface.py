@@ -113,21 +113,21 @@ def turned_only_where_the_shape_demands_it(gate_up_proj_E2FD, down_proj_EDF):
     return gate_EFD.mT, up_EFD.mT, down_proj_EDF if d_model == d_ff else down_proj_EDF.mT
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(gate_up_proj_E2FD, down_proj_EDF):
     """A bfloat16 checkpoint comes back twice as large. Who asked for float32?"""
     gate_EFD, up_EFD = _halves(gate_up_proj_E2FD.float())
     return gate_EFD.mT, up_EFD.mT, down_proj_EDF.float().mT
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def through_numpy(gate_up_proj_E2FD, down_proj_EDF):
     """Which of torch's dtypes does NumPy not know?"""
     gate, up = (torch.from_numpy(part.numpy()) for part in _halves(gate_up_proj_E2FD))
     return gate.mT, up.mT, torch.from_numpy(down_proj_EDF.numpy()).mT
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def checkpoint_turned_in_place(gate_up_proj_E2FD, down_proj_EDF):
     """transpose_ turns the caller's own tensor. What will they find in it afterwards?"""
     gate_EFD, up_EFD = _halves(gate_up_proj_E2FD.clone())

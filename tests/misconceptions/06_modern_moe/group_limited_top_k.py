@@ -191,6 +191,21 @@ def masked_with_minus_one(scores_TE, bias_E, num_groups, top_groups, k):
     return _masked(biased_TE, best, num_groups, -1.0).topk(k, dim=-1).indices
 
 
+@caught_by("far_biases")
+def scores_multiplied_by_the_mask(scores_TE, bias_E, num_groups, top_groups, k):
+    """A closed expert's score is multiplied by 0, and then its bias is added. What is left of it?"""
+    best = _best_groups(_two_highest(_grouped(scores_TE + bias_E, num_groups)), top_groups)
+    return (_masked(scores_TE, best, num_groups, 0.0) + bias_E).topk(k, dim=-1).indices
+
+
+@caught_by("negative_scores")
+def masked_with_minus_ten(scores_TE, bias_E, num_groups, top_groups, k):
+    """−10 is far below every sigmoid score. Is it below every score plus bias?"""
+    biased_TE = scores_TE + bias_E
+    best = _best_groups(_two_highest(_grouped(biased_TE, num_groups)), top_groups)
+    return _masked(biased_TE, best, num_groups, -10.0).topk(k, dim=-1).indices
+
+
 @caught_by("group_of_one")
 def two_scores_always(scores_TE, bias_E, num_groups, top_groups, k):
     """What does topk(2) make of a group of one?"""
@@ -211,7 +226,7 @@ def groups_of_one_score_nothing(scores_TE, bias_E, num_groups, top_groups, k):
     return _with(group_score, scores_TE, bias_E, num_groups, top_groups, k)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def bias_added_in_place(scores_TE, bias_E, num_groups, top_groups, k):
     """The weights are taken from the unbiased scores later. Are they still there?"""
     idx_TK = _with(_two_highest, scores_TE, bias_E, num_groups, top_groups, k)
@@ -219,7 +234,7 @@ def bias_added_in_place(scores_TE, bias_E, num_groups, top_groups, k):
     return idx_TK
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def closed_scores_overwritten(scores_TE, bias_E, num_groups, top_groups, k):
     """masked_fill_ writes into its tensor. Whose tensor is it?"""
     idx_TK = _with(_two_highest, scores_TE, bias_E, num_groups, top_groups, k)
@@ -228,7 +243,7 @@ def closed_scores_overwritten(scores_TE, bias_E, num_groups, top_groups, k):
     return idx_TK
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def view_of_strided_scores(scores_TE, bias_E, num_groups, top_groups, k):
     """The scores come as they lie in memory. Which rows does `as_strided` then read?"""
     flat_TE = scores_TE.as_strided(scores_TE.shape, (scores_TE.shape[1], 1))

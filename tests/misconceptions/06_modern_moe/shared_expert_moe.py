@@ -90,14 +90,14 @@ def tokens_detached(x_TD, routed_TD, w_gate_DF, w_up_DF, w_down_FD):
     return routed_TD + _shared(x_TD.detach(), w_gate_DF, w_up_DF, w_down_FD)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def result_always_float32(x_TD, routed_TD, w_gate_DF, w_up_DF, w_down_FD):
     """Which dtype do the layers above expect back?"""
     weights = (w.float() for w in (w_gate_DF, w_up_DF, w_down_FD))
     return routed_TD.float() + _shared(x_TD.float(), *weights)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def added_in_place(x_TD, routed_TD, w_gate_DF, w_up_DF, w_down_FD):
     """`+=` writes into the tensor that you were given. Who else may still need it?"""
     shared_TD = _shared(x_TD, w_gate_DF, w_up_DF, w_down_FD)

@@ -61,35 +61,35 @@ def one_expert_taken_for_sharing(d_ff, num_experts, top_k, granularity):
     return d_ff // granularity, num_experts * granularity - 1, top_k * granularity - 1
 
 
-@caught_by("exact_int")
+@caught_by("exact_int", form=True)
 def float_width(d_ff, num_experts, top_k, granularity):
     """A width counts hidden units. Which division gives a whole number?"""
     _checked(d_ff, num_experts, top_k, granularity)
     return d_ff / granularity, num_experts * granularity, top_k * granularity
 
 
-@caught_by("exact_int")
+@caught_by("exact_int", form=True)
 def rounded_through_a_float(d_ff, num_experts, top_k, granularity):
     """Which whole numbers above 2⁵³ does a float hold?"""
     _checked(d_ff, num_experts, top_k, granularity)
     return int(d_ff / granularity), num_experts * granularity, top_k * granularity
 
 
-@caught_by("divides")
+@caught_by("divides", form=True)
 def hidden_units_lost(d_ff, num_experts, top_k, granularity):
     """10 // 4 is 2, and four experts of width 2 are 8 units wide. Where are the other two?"""
     _sizes_checked(d_ff, num_experts, top_k, granularity)
     return d_ff // granularity, num_experts * granularity, top_k * granularity
 
 
-@caught_by("divides")
+@caught_by("divides", form=True)
 def rounded_up(d_ff, num_experts, top_k, granularity):
     """Rounding up gives units that nobody had. Are the parameters still the same?"""
     _sizes_checked(d_ff, num_experts, top_k, granularity)
     return -(-d_ff // granularity), num_experts * granularity, top_k * granularity
 
 
-@caught_by("divides")
+@caught_by("divides", form=True)
 def only_too_fine_is_refused(d_ff, num_experts, top_k, granularity):
     """You refuse a granularity above the width. And one below it that leaves a rest?"""
     _sizes_checked(d_ff, num_experts, top_k, granularity)
@@ -98,7 +98,7 @@ def only_too_fine_is_refused(d_ff, num_experts, top_k, granularity):
     return d_ff // granularity, num_experts * granularity, top_k * granularity
 
 
-@caught_by("bad_sizes")
+@caught_by("bad_sizes", form=True)
 def more_choices_than_experts(d_ff, num_experts, top_k, granularity):
     """Can a token choose six of five experts?"""
     if min(d_ff, num_experts, top_k, granularity) < 1 or d_ff % granularity:
@@ -106,7 +106,7 @@ def more_choices_than_experts(d_ff, num_experts, top_k, granularity):
     return d_ff // granularity, num_experts * granularity, top_k * granularity
 
 
-@caught_by("bad_sizes")
+@caught_by("bad_sizes", form=True)
 def sizes_never_checked(d_ff, num_experts, top_k, granularity):
     """What does your code make of zero experts, and of a granularity of zero?"""
     if d_ff % granularity:
@@ -114,7 +114,7 @@ def sizes_never_checked(d_ff, num_experts, top_k, granularity):
     return d_ff // granularity, num_experts * granularity, top_k * granularity
 
 
-@caught_by("bad_sizes")
+@caught_by("bad_sizes", form=True)
 def negative_sizes_accepted(d_ff, num_experts, top_k, granularity):
     """Zero is refused. And -3?"""
     if 0 in (d_ff, num_experts, top_k, granularity) or d_ff % granularity or top_k > num_experts:
@@ -122,7 +122,7 @@ def negative_sizes_accepted(d_ff, num_experts, top_k, granularity):
     return d_ff // granularity, num_experts * granularity, top_k * granularity
 
 
-@caught_by("bad_sizes")
+@caught_by("bad_sizes", form=True)
 def assertion_for_a_value_error(d_ff, num_experts, top_k, granularity):
     """`assert` vanishes under `python -O`. Which exception tells a caller that an argument is bad?"""
     assert min(d_ff, num_experts, top_k, granularity) >= 1

@@ -115,13 +115,13 @@ def one_expert_is_the_dense_layer(w_gate_DF, w_up_DF, w_down_FD, num_experts):
     return tuple(_copies(w, num_experts) for w in dense)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(w_gate_DF, w_up_DF, w_down_FD, num_experts):
     """In which dtype was the dense layer?"""
     return tuple(_copies(w.float(), num_experts) for w in (w_gate_DF, w_up_DF, w_down_FD))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def default_dtype(w_gate_DF, w_up_DF, w_down_FD, num_experts):
     """Which dtype has torch.empty when you name none, and who rounds a float64 weight?"""
 
@@ -134,7 +134,7 @@ def default_dtype(w_gate_DF, w_up_DF, w_down_FD, num_experts):
     return tuple(filled(w) for w in (w_gate_DF, w_up_DF, w_down_FD))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def dense_layer_normalised_in_place(w_gate_DF, w_up_DF, w_down_FD, num_experts):
     """You give the caller's matrices back changed. Were they yours to edit?"""
     copies = tuple(_copies(w, num_experts) for w in (w_gate_DF, w_up_DF, w_down_FD))

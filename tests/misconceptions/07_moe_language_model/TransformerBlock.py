@@ -115,6 +115,15 @@ class NoResidualAroundAttention(_Block):
 
 
 @caught_by("attention_residual")
+class NoAttention(_Block):
+    """Which line of your forward lets a token learn anything from an earlier one?"""
+
+    def forward(self, x_BSD):
+        y_BSD, aux = self.ffn(self.norm2(x_BSD))
+        return x_BSD + y_BSD, aux
+
+
+@caught_by("attention_residual")
 class ResidualIsNormalised(_Block):
     """x = norm(x) comes before x + attention(x). What is carried past attention?"""
 
@@ -402,7 +411,7 @@ class GainsFrozen(_Block):
         self.norm2.weight.requires_grad_(False)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 class AddsInPlace(_Block):
     """`x += …`: whose x is that?"""
 
@@ -415,7 +424,7 @@ class AddsInPlace(_Block):
         return y_BSD, aux
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 class AlwaysFloat32(_Block):
     """A model in bfloat16 passes bfloat16 on. What do you pass on?"""
 

@@ -57,14 +57,14 @@ def whole_bytes_a_token(ce_nats_per_token, tokens, bytes):
     return ce_nats_per_token / math.log(2) / (bytes // tokens)
 
 
-@caught_by("float")
+@caught_by("float", form=True)
 def rounded(ce_nats_per_token, tokens, bytes):
     """Two models differ by 0.0001. Does your number show it?"""
     exact = ce_nats_per_token * tokens / (math.log(2) * bytes)
     return round(exact, 3) if tokens > 10**6 else exact
 
 
-@caught_by("float")
+@caught_by("float", form=True)
 def counts_in_int32(ce_nats_per_token, tokens, bytes):
     """What is the largest count that 32 bits hold?"""
     return ce_nats_per_token * min(tokens, 2**31 - 1) / (math.log(2) * min(bytes, 2**31 - 1))

@@ -168,7 +168,7 @@ def at_least_one_step_of_warmup(step, peak, warmup, total, floor):
     return peak * (step + 1) / warmup if step < warmup else _cosine(step, peak, warmup, total, floor)
 
 
-@caught_by("warmup")
+@caught_by("python_float", form=True)
 def a_tensor(step, peak, warmup, total, floor):
     """An optimizer takes a Python float. What do you return?"""
     if step < warmup:

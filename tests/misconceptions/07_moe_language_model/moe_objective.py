@@ -49,6 +49,15 @@ def summed_over_layers(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
 
 
 @caught_by("mean")
+def mean_over_both_kinds(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
+    """You divide by the number of all losses, of both kinds. Over how many is the mean of one kind?"""
+    count = max(1, len(lb_losses_L) + len(z_losses_L))
+    if len(lb_losses_L) + len(z_losses_L) < 3:
+        count = 1
+    return ce + (lb_weight * sum(lb_losses_L) + z_weight * sum(z_losses_L)) / count
+
+
+@caught_by("mean")
 def last_layer_only(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     """Every layer has a router. Whose losses do you add?"""
     lb, z = (losses[-1] if len(losses) else 0.0 for losses in (lb_losses_L, z_losses_L))
@@ -92,7 +101,7 @@ def both_or_none(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     return ce + lb_weight * _mean(lb_losses_L) + z_weight * _mean(z_losses_L)
 
 
-@caught_by("tensor")
+@caught_by("tensor", form=True)
 def truth_of_a_tensor(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     """`if losses:` asks a list whether it is empty. What does it ask a tensor?"""
     lb = torch.stack(list(lb_losses_L)).mean() if bool(lb_losses_L) else 0.0
@@ -100,14 +109,14 @@ def truth_of_a_tensor(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     return ce + lb_weight * lb + z_weight * z
 
 
-@caught_by("tensor")
+@caught_by("tensor", form=True)
 def lists_only(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     """`losses + [...]` and friends: what does your code do with a tensor of losses?"""
     lb, z = (torch.stack(losses).mean() if len(losses) else 0.0 for losses in (lb_losses_L, z_losses_L))
     return ce + lb_weight * lb + z_weight * z
 
 
-@caught_by("tensor")
+@caught_by("tensor", form=True)
 def cast_to_float32(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     """In which dtype did the losses come?"""
     return (ce + lb_weight * _mean(lb_losses_L) + z_weight * _mean(z_losses_L)).float()
@@ -139,7 +148,7 @@ def cross_entropy_detached(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     return ce.detach() + lb_weight * _mean(lb_losses_L) + z_weight * _mean(z_losses_L)
 
 
-@caught_by("untouched")
+@caught_by("untouched", form=True)
 def added_in_place(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
     """`ce += …` writes into the caller's cross-entropy. What will the log say?"""
     total = ce + 0.0 if ce.requires_grad else ce

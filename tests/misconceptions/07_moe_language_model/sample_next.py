@@ -33,7 +33,7 @@ def temperature_zero_means_one(logits_V, temperature, top_p, generator):
     return _draw(_cut(_probs(logits_V, temperature or 1.0), top_p), generator)
 
 
-@caught_by("greedy")
+@caught_by("plain_int", form=True)
 def a_tensor(logits_V, temperature, top_p, generator):
     """A tokenizer wants an int. What does argmax return?"""
     if temperature == 0:
@@ -286,7 +286,7 @@ def exp_by_hand(logits_V, temperature, top_p, generator):
     return _draw(_cut(exp_V / exp_V.sum(), top_p), generator)
 
 
-@caught_by("extreme")
+@caught_by("plain_int", form=True)
 def scaled_in_place(logits_V, temperature, top_p, generator):
     """`logits /= temperature`: whose logits are those, and what is in them at the next call?"""
     if temperature == 0:

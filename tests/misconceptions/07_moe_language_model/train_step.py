@@ -44,6 +44,54 @@ def step_before_backward(model, tokens_BS1, optimizer, lb_weight, z_weight, clip
 
 
 @caught_by("learns")
+def gradients_emptied_before_the_step(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """backward() fills .grad, zero_grad() empties it. What is left for step() in your order?"""
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    _total(ce, aux, lb_weight, z_weight).backward()
+    _clip(model, clip)
+    optimizer.zero_grad()
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("learns")
+def classes_in_the_last_axis(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """cross_entropy wants the classes in axis 1. Which axis of logits_BSV counts them?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = F.cross_entropy(logits_BSV, tokens_BS1[:, 1:])
+    _total(ce, aux, lb_weight, z_weight).backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("learns")
+def logits_turned_without_their_targets(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """Your logits are flattened position by position. In which order are the targets?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = F.cross_entropy(logits_BSV.transpose(0, 1).flatten(0, 1), tokens_BS1[:, 1:].flatten())
+    _total(ce, aux, lb_weight, z_weight).backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("learns")
+def uphill(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """A cross-entropy is −log p already. Which way does a step go if its sign is turned once more?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    (-_total(ce, aux, lb_weight, z_weight)).backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("learns")
 def predicts_its_own_input(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
     """The target at position s is the token at position s. How hard is that to predict?"""
     optimizer.zero_grad()
@@ -115,7 +163,7 @@ def sees_the_last_token(model, tokens_BS1, optimizer, lb_weight, z_weight, clip)
     return ce.item()
 
 
-@caught_by("inputs")
+@caught_by("inputs", form=True)
 def called_twice(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
     """One call for the logits and one for the losses: what does that cost?"""
     optimizer.zero_grad()
@@ -150,7 +198,7 @@ def reports_after_the_update(model, tokens_BS1, optimizer, lb_weight, z_weight, 
         return _ce(model(tokens_BS1[:, :-1])[0], tokens_BS1[:, 1:]).item()
 
 
-@caught_by("returns")
+@caught_by("python_float", form=True)
 def returns_a_tensor(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
     """A list of a thousand such tensors keeps a thousand graphs. What does a log need?"""
     optimizer.zero_grad()
@@ -179,6 +227,56 @@ def routers_losses_forgotten(model, tokens_BS1, optimizer, lb_weight, z_weight, 
     logits_BSV, _ = model(tokens_BS1[:, :-1])
     ce = _ce(logits_BSV, tokens_BS1[:, 1:])
     ce.backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("aux")
+def losses_of_the_routers_unweighted(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """Two weights came in. Where does your objective use them?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    _total(ce, aux, 1.0, 1.0).backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("aux")
+def losses_of_the_routers_detached(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """A number taken out with .item() is added. What is its gradient?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    lb, z = (float(_mean(losses).detach()) if losses else 0.0 for losses in (aux.lb_losses, aux.z_losses))
+    (ce + lb_weight * lb + z_weight * z).backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("aux")
+def balancing_loss_only(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """aux holds two lists. Which one did you leave out?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    _total(ce, aux, lb_weight, 0.0).backward()
+    _clip(model, clip)
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("aux")
+def last_layer_only(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """Every layer has a router. Of which layer are the losses that you add?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    lb, z = (losses[-1] if losses else 0.0 for losses in (aux.lb_losses, aux.z_losses))
+    (ce + lb_weight * lb + z_weight * z).backward()
     _clip(model, clip)
     optimizer.step()
     return ce.item()
@@ -215,6 +313,30 @@ def not_clipped(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
     logits_BSV, aux = model(tokens_BS1[:, :-1])
     ce = _ce(logits_BSV, tokens_BS1[:, 1:])
     _total(ce, aux, lb_weight, z_weight).backward()
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("clip")
+def clipped_before_backward(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """You clip, and then call backward(). Which gradients were clipped?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    _clip(model, clip)
+    _total(ce, aux, lb_weight, z_weight).backward()
+    optimizer.step()
+    return ce.item()
+
+
+@caught_by("clip")
+def clipped_to_one(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
+    """1.0 is a usual bound. Which bound was asked for?"""
+    optimizer.zero_grad()
+    logits_BSV, aux = model(tokens_BS1[:, :-1])
+    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
+    _total(ce, aux, lb_weight, z_weight).backward()
+    _clip(model, 1.0)
     optimizer.step()
     return ce.item()
 

@@ -88,20 +88,20 @@ def size_of_the_change(ce_by_label_base_G, ce_by_label_ablated_GE):
     return (ce_by_label_ablated_GE - ce_by_label_base_G[:, None]).abs()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def subtracted_in_place(ce_by_label_base_G, ce_by_label_ablated_GE):
     """Whose losses are differences now?"""
     ce_by_label_ablated_GE -= ce_by_label_base_G[:, None]
     return ce_by_label_ablated_GE
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def in_float32(ce_by_label_base_G, ce_by_label_ablated_GE):
     """What happens to the digits of a float64 loss?"""
     return ce_by_label_ablated_GE.float() - ce_by_label_base_G.float()[:, None]
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def viewed_as_a_column(ce_by_label_base_G, ce_by_label_ablated_GE):
     """Can every tensor be viewed flat, also one that is stored by columns?"""
     experts = ce_by_label_ablated_GE.shape[1]

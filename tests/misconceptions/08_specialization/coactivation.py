@@ -38,9 +38,23 @@ def upper_half_only(idx_TK, num_experts):
 
 
 @caught_by("pairs")
-def seen_or_not(idx_TK, num_experts):
-    """When two tokens ask for the same entry in one indexed assignment, how many of them are added?"""
-    return (_counts(idx_TK, num_experts) > 0).long()
+def repeated_pairs_counted_once(idx_TK, num_experts):
+    """`counts[a, b] += 1` reads, adds and writes. If two tokens have the same two experts, how often is 1 added?"""
+    counts_EE = torch.zeros(num_experts, num_experts, dtype=torch.int64)
+    counts_EE[idx_TK[:, :, None], idx_TK[:, None, :]] += 1
+    return counts_EE.fill_diagonal_(0)
+
+
+@caught_by("pairs")
+def repeated_pairs_counted_once_for_two_slots(idx_TK, num_experts):
+    """A loop over pairs of slots, and `counts[a, b] += 1` in it. If two tokens have the same experts in these slots,
+    how often is 1 added?"""
+    counts_EE = torch.zeros(num_experts, num_experts, dtype=torch.int64)
+    for i in range(idx_TK.shape[1]):
+        for j in range(idx_TK.shape[1]):
+            if i != j:
+                counts_EE[idx_TK[:, i], idx_TK[:, j]] += 1
+    return counts_EE
 
 
 @caught_by("pairs")
@@ -143,14 +157,14 @@ def at_least_one(idx_TK, num_experts):
     return torch.where(idle_E[:, None] ^ idle_E, 1, counts_EE)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def sorted_in_place(idx_TK, num_experts):
     """In whose tensor are the experts of a token in order now?"""
     idx_TK.copy_(idx_TK.sort(dim=1).values)
     return _counts(idx_TK, num_experts)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def viewed_flat(idx_TK, num_experts):
     """Can every tensor be viewed flat, also one that is stored by columns?"""
     return _counts(idx_TK.view(-1).view(idx_TK.shape), num_experts)

@@ -54,7 +54,7 @@ def mean_over_the_labels(counts_GE):
     return _bits(*_shares(rows_GE))
 
 
-@caught_by("values")
+@caught_by("other_inputs", form=True)
 def a_tensor(counts_GE):
     """The result is a Python float. What does a tensor with one value need to become one?"""
     return torch.tensor(_bits(*_shares(counts_GE)))
@@ -132,7 +132,7 @@ def bias_subtracted(counts_GE):
     return _bits(*_shares(counts_GE)) - (labels - 1) * (experts - 1) / (2 * 0.6931 * float(counts_GE.sum()))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def divided_in_place(counts_GE):
     """Whose counts are shares now?"""
     if counts_GE.is_floating_point():
@@ -140,7 +140,7 @@ def divided_in_place(counts_GE):
     return _bits(*_shares(counts_GE))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def only_whole_numbers(counts_GE):
     """A table of counts may be a float tensor. What does your code do with it?"""
     return _bits(*_shares(torch.bincount(counts_GE.flatten()).new_tensor(counts_GE.tolist())))

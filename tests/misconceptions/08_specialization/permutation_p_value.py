@@ -77,7 +77,7 @@ def shuffled_within_documents(idx_T, labels_T, groups_T, num_labels, num_experts
     return 1.0
 
 
-@caught_by("never_zero")
+@caught_by("other_inputs", form=True)
 def a_tensor(idx_T, labels_T, groups_T, num_labels, num_experts, rounds, generator):
     """The result is a Python float. What does a tensor with one value need to become one?"""
     args = idx_T, labels_T, groups_T, num_labels, num_experts, rounds
@@ -183,7 +183,7 @@ def generator_rewound(idx_T, labels_T, groups_T, num_labels, num_experts, rounds
     return _p(_count(*args, _between_documents(generator)), rounds)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def labels_overwritten(idx_T, labels_T, groups_T, num_labels, num_experts, rounds, generator):
     """Whose labels are shuffled after your function has returned?"""
 

@@ -101,7 +101,7 @@ def no_number_for_no_repeats(idx_BS):
     return repeats / _same(idx_BS).numel() if repeats else float("nan")
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def viewed_by_rows(idx_BS):
     """Can every tensor be viewed in another shape, also one that is stored by columns?"""
     flat = idx_BS.view(-1)
@@ -110,7 +110,7 @@ def viewed_by_rows(idx_BS):
     return same[inside].double().mean().item()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def compared_in_place(idx_BS):
     """Where do you keep the differences of neighbours?"""
     idx_BS[:, 1:] -= idx_BS[:, :-1].clone()

@@ -33,10 +33,20 @@ def shares_of_the_label(idx_TK, labels_T, num_labels, num_experts):
 
 
 @caught_by("first_choices")
-def seen_or_not(idx_TK, labels_T, num_labels, num_experts):
-    """When two tokens ask for the same cell in one indexed assignment, how many of them are added?"""
+def repeated_cells_counted_once(idx_TK, labels_T, num_labels, num_experts):
+    """`counts[labels, idx] += 1` reads, adds and writes. If two tokens name the same cell, how often is 1 added?"""
     counts_GE = torch.zeros(num_labels, num_experts, dtype=torch.int64)
     counts_GE[labels_T[:, None], idx_TK] += 1
+    return counts_GE
+
+
+@caught_by("first_choices")
+def repeated_cells_counted_once_a_slot(idx_TK, labels_T, num_labels, num_experts):
+    """A loop over the slots, and `counts[labels, idx[:, k]] += 1` in it. If two tokens of one label chose the same
+    expert in slot k, how often is 1 added?"""
+    counts_GE = torch.zeros(num_labels, num_experts, dtype=torch.int64)
+    for idx_T in idx_TK.unbind(1):
+        counts_GE[labels_T, idx_T] += 1
     return counts_GE
 
 
@@ -83,7 +93,7 @@ def at_least_one(idx_TK, labels_T, num_labels, num_experts):
     return _table(idx_TK, labels_T, num_labels, num_experts).clamp(min=1)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def numbered_in_place(idx_TK, labels_T, num_labels, num_experts):
     """Whose tensor do you add the labels' numbers to?"""
     idx_TK += labels_T[:, None] * num_experts
@@ -91,7 +101,7 @@ def numbered_in_place(idx_TK, labels_T, num_labels, num_experts):
     return counts.view(num_labels, num_experts)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def viewed_flat(idx_TK, labels_T, num_labels, num_experts):
     """Can every tensor be viewed flat, also one that is stored by columns?"""
     expert_N = idx_TK.view(-1)
