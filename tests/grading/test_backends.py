@@ -1,5 +1,6 @@
 """The worker process and the live kernel reach the same verdicts, and a lost worker costs its exercise only."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -20,7 +21,6 @@ from moe_course.grading.judge.rendering import as_dict, as_html, as_text
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed, SubjectLost, WorkerSubject, _open
 from moe_course.grading.judge.verdict import grade
 from moe_course.grading.submission.attempts import read
-from moe_course.grading.worker.serve import run_cells
 from moe_course.grading.worker.wire import decode, encode
 
 MIXED = textwrap.dedent(
@@ -39,7 +39,7 @@ MIXED = textwrap.dedent(
         raise RuntimeError("lost my way")
 
     def moe_ffn_params(d_model, d_ff, num_experts, top_k, num_shared=0):
-        quit()
+        raise SystemExit
 
     def active_matched_d_ff(d_ff_dense, top_k, num_shared=0):
         return torch.tensor(d_ff_dense // (top_k + num_shared))
@@ -63,7 +63,8 @@ def outline(verdict):
 
 def test_live_and_worker_agree(write):
     submission = write(MIXED)
-    namespace, _ = run_cells(list(submission.cells))
+    namespace = {}
+    exec(MIXED, namespace)
     live = [grade(name, LiveSubject(namespace), seed=5) for name in submission.exercises]
     worker = grade_submission(submission, submission.exercises, seed=5)
     assert [outline(v) for v in live] == [outline(v) for v in worker]
@@ -96,31 +97,69 @@ def test_a_lost_worker_costs_its_own_exercise_only(write, body, status):
     assert fine.status == "passed"
 
 
-def test_cells_that_never_end_are_stopped(write):
-    submission = write("while True: pass\ndef ffn_params(d_model, d_ff): return 0")
-    worker = WorkerSubject(submission.cells, cells_seconds=2)
-    with worker, pytest.raises(SubjectLost, match="no answer within 2 seconds"):
-        worker.run(call, "ffn_params", 1, 2)
+STUBBORN = """
+import signal
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+while True: pass
+def ffn_params(d_model, d_ff): return 1
+"""
+
+
+def test_a_cell_that_cannot_be_stopped_is_not_run_again():
+    cells = [STUBBORN, "def ffn_flops(*sizes): return 7"]
+    with WorkerSubject(cells, cell_seconds=0.2) as worker:
+        assert worker.run(call, "ffn_flops").value == 7
+        assert worker.lost_cells[0].status == "timed out"
+        error = worker.run(call, "ffn_params", 1, 2).error
+        assert "ffn_params is not defined: its cell stopped with timed out: while a cell ran" in error.message
+
+
+def ended(tmp_path, how):
+    return f"""
+import os
+with open({str(tmp_path / "runs")!r}, "a") as file:
+    file.write("x")
+def ffn_params(d_model, d_ff): return 3 * d_model * d_ff
+{how}
+"""
 
 
 def test_cells_that_end_the_process_are_not_run_again(write, tmp_path):
-    submission = write(f"""
-        import os
-        with open({str(tmp_path / "runs")!r}, "a") as file:
-            file.write("x")
-        os._exit(3)
-    """)
-    with WorkerSubject(submission.cells) as worker:
-        for _ in range(3):
-            with pytest.raises(SubjectLost, match=r"while the cells ran: .* exit code 3"):
-                worker.run(call, "ffn_params", 1, 2)
+    """They cost what they define, and nothing else."""
+    submission = write(ended(tmp_path, "os._exit(3)"))
+    others = write(
+        "def ffn_flops(num_tokens, d_model, d_ff): return 6 * num_tokens * d_model * d_ff", "more.py"
+    )
+    both = dataclasses.replace(
+        submission,
+        cells=submission.cells + others.cells,
+        definitions=submission.definitions | others.definitions,
+    )
+    first, second = grade_submission(both, ["ffn_params", "ffn_flops"], seed=1)
+    assert (first.status, second.status) == ("crashed", "passed")
+    assert "while a cell ran: the process ended with exit code 3" in first.reason
     assert (tmp_path / "runs").read_text() == "x"
 
 
+def test_a_notebook_whose_every_cell_ends_the_process_is_given_up(tmp_path):
+    with WorkerSubject([ended(tmp_path, "os._exit(3)")] * 9) as worker:
+        for _ in range(2):
+            with pytest.raises(SubjectLost, match=r"while a cell ran: .* exit code 3"):
+                worker.run(call, "ffn_params", 1, 2)
+    assert (tmp_path / "runs").read_text() == "x" * 4
+
+
+def errors_of(worker):
+    return [error and error.type_name for error in worker.cell_errors]
+
+
 def test_a_slow_experiment_is_stopped_and_costs_no_grade():
-    namespace, errors = run_cells(["x = 1", "while True: pass", "y = x + 1"], seconds=0.2)
-    assert namespace["y"] == 2
-    assert [error and error.type_name for error in errors] == [None, "TimeoutError", None]
+    """Nor what its own cell defines below it; and many of them do not use up the time of an exercise."""
+    slow = ["while True: pass\ndef ffn_params(d_model, d_ff): return y"] * 7
+    with WorkerSubject(["x = 1", *slow, "y = x + 1"], cell_seconds=0.3) as worker:
+        worker.allow(0.5)
+        assert worker.run(call, "ffn_params", 1, 2).value == 2
+        assert errors_of(worker) == [None, *["TimeoutError"] * 7, None]
 
 
 def test_an_exercise_has_a_time_in_all(write):
@@ -148,47 +187,65 @@ def test_no_process_outlives_its_worker(write):
 
 
 def test_cells_in_order_and_errors_reported_not_fatal():
-    cells = [
-        "a = 1",
-        "%matplotlib inline",
-        "b = a + missing",
-        "!ls",
-        "c = a + 1",
-        "d = (",
-        "get_ipython().magic('x')",
-    ]
-    namespace, errors = run_cells(cells)
-    assert namespace["c"] == 2
-    assert [error and error.type_name for error in errors] == [
-        None,
-        None,
-        "NameError",
-        None,
-        None,
-        "SyntaxError",
-        None,
-    ]
+    cells = ["a = 1", "%matplotlib inline", "b = a + missing", "!ls", "def c(): return a + 1", "d = ("]
+    with WorkerSubject(cells) as worker:
+        assert worker.run(call, "c").value == 2
+        assert errors_of(worker) == [None, None, "NameError", None, None, "SyntaxError"]
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("x = 1 / 0\ndef ffn_params(d_model, d_ff): return 1", "ZeroDivisionError: division by zero"),
+        ("ffn_params = 1 / 0", "ZeroDivisionError: division by zero"),
         ("def ffn_params(d_model, d_ff)\n    return 1", "SyntaxError"),
+        ("%%time\nffn_params = 1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
 def test_what_kept_a_function_from_being_defined_is_said(source, words):
-    namespace, _ = run_cells([source])
-    out = LiveSubject(namespace).run(call, "ffn_params", 1, 2)
+    with WorkerSubject([source]) as worker:
+        out = worker.run(call, "ffn_params", 1, 2)
     assert out.error.type_name == "NameError"
     assert "ffn_params is not defined: its cell stopped with" in out.error.message
     assert words in out.error.message
 
 
-def test_worker_reports_cell_errors(write):
-    with WorkerSubject(["x = 1 / 0", "y = 2"]) as worker:
+def test_an_error_loses_no_helper_below_it_and_brings_no_old_code_back():
+    """A kernel stops at an error. Here new names are still defined, and what there was keeps its value."""
+    cells = [
+        "def area(a, b): return a * b\ndone = []",
+        """print(x_TD.shape)
+def helper(a, b): return area(a, b)
+helper = __import__("functools").partial(helper, 3)
+import math as m
+for _ in range(2):
+    def in_a_loop(): return 5""",
+        """raise RuntimeError("what follows is old")
+def area(a, b): return 0
+def helper(a): return 0
+unused, area = 1, None
+done.append(3)""",
+        """%%capture out
+print(nothing)
+def captured(): return 9""",
+        "def report(): return helper(4), m.floor(2.5), in_a_loop(), captured(), area(1, 2), unused, len(done)",
+    ]
+    with WorkerSubject(cells) as worker:
+        assert worker.run(call, "report").value == (12, 2, 5, 9, 2, 1, 0)
+        assert errors_of(worker) == [None, "NameError", "RuntimeError", "NameError", None]
+
+
+def test_code_travels_whole_and_a_file_full_of_data_is_refused():
+    """Beyond 20,000 characters, where any other text is cut, and beyond the four megabytes of a reply."""
+    long = 'text = """' + "é\n" * 1_500_000 + '"""\ndef ffn_params(d_model, d_ff): return len(text)'
+    with WorkerSubject(["x = 1", long]) as worker:
+        assert worker.run(call, "ffn_params", 1, 2).value == 3_000_000
+        assert errors_of(worker) == [None, None]
+    with (
+        WorkerSubject([long, long]) as worker,
+        pytest.raises(SubjectLost, match="more than 8: is there data") as lost,
+    ):
         worker.start()
-        assert [error and error.type_name for error in worker.cell_errors] == ["ZeroDivisionError", None]
+    assert lost.value.status == "ungradable"
 
 
 def test_only_probes_run_in_the_worker():

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from graders.probes import call
+from test_syscalls import TRY, calls
 
 from moe_course.grading.exercises import locate
 from moe_course.grading.exercises.locate import graders_dir
@@ -69,7 +70,7 @@ def run(subject, name, *args):
 
 
 def family(subject):
-    return [pid for root in subject._worker.roots for pid in memory._family(root)]
+    return [pid for root in subject._worker.roots for pid in memory.family(root)]
 
 
 def gone(pids, seconds=5):
@@ -362,8 +363,11 @@ def test_a_worker_that_a_memory_error_ends_is_out_of_memory(inside):
             def full(*args):
                 raise MemoryError
             import sys
-            for module in (worker, sys.modules["__main__"]):
-                module.send = full
+            worker.send = full
+            frame = sys._getframe()
+            while frame.f_back and "requests" not in frame.f_locals:
+                frame = frame.f_back
+            frame.f_globals["send"] = full  # `python -m` has a module of its own beside the imported one
     """)
     with pytest.raises(SubjectLost) as lost:
         subject.run(call, "f")
@@ -473,7 +477,7 @@ def test_everything_dies_with_the_judge():
 
 
 def _children(pid):
-    return list(memory._family(pid))[1:]
+    return list(memory.family(pid))[1:]
 
 
 # ------------------------------------------------------------------------------------------------------- cheating
@@ -497,7 +501,7 @@ FORGE = """
             "wrong number": encode({"number": number + 1, "value": 18}),
             "no outcome": encode({"number": number, "value": 18}),
             "extra keys": encode({"number": number, "value": 18, "score": 100}),
-            "a verdict": encode({"number": number, "errors": []}),
+            "a verdict": encode({"number": number, "error": None}),
             "cut short": encode({"number": number, "value": list(range(99))})[:60],
         }
         os.write(out, frames[kind])
@@ -741,7 +745,7 @@ from moe_course.grading.worker import sandbox, sandboxed
 from graders.probes import call
 
 def look(forked):
-    with WorkerSubject([LOOK], sandbox.Limits(), sandbox.masked_modules("02_topk_routing")) as subject:
+    with WorkerSubject([LOOK, TRY], sandbox.Limits(), sandbox.masked_modules("02_topk_routing")) as subject:
         def run(name, *args):
             return subject.run(call, name, *args).value
         return {
@@ -753,6 +757,8 @@ def look(forked):
             "powers": run("powers"),
             "processes": len(run("processes")),
             "reached": run("reached", PORT, NAMES),
+            "refused": [sorted(set(run("attempts", calls))) for calls in CALLS],
+            "keys": run("keys"),
         }
 
 found = {"problem": sandbox.problem(), "user": os.getuid()}
@@ -786,13 +792,14 @@ def test_the_way_in_for_an_ordinary_user(listeners):
     hidden = (ROOT / "README.md", graders_dir(), ROOT / "solutions", "/etc/passwd", "/sys")
     private = [str(path) for path in hidden]
     known = f"LOOK = {LOOK!r}\nLOOK = __import__('textwrap').dedent(LOOK)\n"
+    known += f"TRY, CALLS = {TRY!r}, {calls()!r}\n"
     known += f"PRIVATE, PORT, NAMES = {private!r}, {port}, {names!r}\n"
     ended = subprocess.run(
         [*as_nobody(), sys.executable, "-s", "-P", "-"],
         input=known + AS_A_USER,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         cwd="/",
         env=os.environ
         | {"HOME": "/tmp", "MOE_SECRET": "swordfish", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
@@ -805,8 +812,9 @@ def test_the_way_in_for_an_ordinary_user(listeners):
     assert [found[way]["way"] for way in ("forked", "started")] == ["ForkedWorker", "SandboxedWorker"]
     for way in ("forked", "started"):
         seen = found[way]
-        for nothing in ("course", "readable", "writable", "secrets", "reached"):
+        for nothing in ("course", "readable", "writable", "secrets", "reached", "keys"):
             assert seen[nothing] == [], (way, nothing)
         assert seen["powers"][:3] == [[0, 0, 0, 0, 0], 1, 65534]
         assert seen["processes"] < 8
+        assert seen["refused"] == [["EPERM"], ["ENOSYS"], ["EPERM"]]
     assert heard() == []

@@ -5,21 +5,16 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
-import io
-import random
 import textwrap
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy
-import torch
 
 from moe_course.grading.exercises.registry import EXERCISES, PART_OF, Exercise
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import Verdict, draw_seed, grade, without_running
 from moe_course.grading.submission.attempts import is_stub
 from moe_course.grading.submission.syntax import parsed
+from moe_course.grading.worker.settings import neutral_settings
 
 
 def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) -> Verdict:
@@ -39,7 +34,7 @@ def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) 
     if all(part in known and is_stub(part, known[part]) for part in exercise.parts):
         return without_running(exercise.name, "not attempted")
     seed = draw_seed() if seed is None else seed
-    with _undisturbed():
+    with neutral_settings():
         return grade(exercise.name, LiveSubject({**namespace, **named}), seed, hidden=False)
 
 
@@ -84,28 +79,3 @@ def _source(written: Any) -> str:
             if isinstance(node, ast.ClassDef) and node.name == written.__name__:
                 return ast.get_source_segment(cell, node) or ""
         raise
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Run on the CPU in float32 with everything quiet, and put the learner's state back afterwards."""
-    states = (torch.get_rng_state(), numpy.random.get_state(), random.getstate())
-    settings = (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads())
-    quiet = io.StringIO()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(quiet))
-        stack.enter_context(contextlib.redirect_stderr(quiet))
-        stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(torch.device("cpu"))
-        warnings.simplefilter("ignore")
-        torch.set_grad_enabled(True)
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_rng_state(states[0])
-            numpy.random.set_state(states[1])
-            random.setstate(states[2])
-            torch.set_grad_enabled(settings[0])
-            torch.set_default_dtype(settings[1])
-            torch.set_num_threads(settings[2])

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from moe_course.grading.exercises.protocol import ForbiddenImport, Outcome, Raised, plain, raised
+from moe_course.grading.worker.clock import Clock
 from moe_course.grading.worker.process import START_SECONDS, SubjectLost, Worker, ask
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.sandboxed import sandboxed
-from moe_course.grading.worker.serve import answer
+from moe_course.grading.worker.serve import CELL_SECONDS, answer
 from moe_course.grading.worker.wire import ProtocolError, conforms, decode, encode, hints
 
 Probe = Callable[..., Any]
+MAX_CODE = (
+    8_000_000  # bytes of all cells of a submission together; the largest notebook of the course has 60,000
+)
+MAX_LOST_CELLS = 3  # cells that may end their process before the rest is given up
 
 
 class ProbeFailed(Exception):
@@ -56,8 +60,11 @@ class LiveSubject:
 class WorkerSubject:
     """A process that holds the learner's cells and the probes, started when first needed.
 
-    After a crash or a timeout the next `run` starts a fresh process with the same cells. With `limits` the process
-    is sandboxed. Importing one of the `masked` modules makes an exercise "forbidden".
+    After a crash or a timeout the next `run` starts a fresh process with the same cells. A cell that ended its
+    process is not run again: its names say why they are not there. With `limits` the process is sandboxed. Importing
+    one of the `masked` modules makes an exercise "forbidden".
+
+    cell_errors: for each cell its first error, or None; lost_cells: the cells that ended a process, by their place.
     """
 
     def __init__(
@@ -67,50 +74,55 @@ class WorkerSubject:
         masked: Sequence[str] = (),
         *,
         seconds: float = 30.0,
-        cells_seconds: float = 240.0,
+        cell_seconds: float = CELL_SECONDS,
     ):
         self.cells = list(cells)
         self.limits = limits
         self.masked = list(masked)
         self.seconds = seconds
-        self.cells_seconds = cells_seconds
+        self.cell_seconds = cell_seconds
         self.cell_errors: list[Raised | None] = []
+        self.lost_cells: dict[int, SubjectLost] = {}
         self._worker: Worker | None = None
-        self._lost_in_cells: SubjectLost | None = None
-        self._until = math.inf
+        self._left = math.inf
 
     def allow(self, seconds: float) -> None:
-        """From now on, all probes together have this long, until the next call."""
-        self._until = time.monotonic() + seconds
+        """From now on, all probes together have this long, until the next call. Running the cells does not count."""
+        self._left = seconds
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
         if self._worker is None:
             self.start()
-        left = self._until - time.monotonic()
-        if left <= 0:
+        if self._left <= 0:
             self.close()
             raise SubjectLost("timed out", "the exercise took too long in all")
-        message = {"probe": f"{probe.__module__}:{probe.__qualname__}", "args": args, "kwargs": kwargs}
-        return self._ask(message, min(self.seconds, left), probe)
+        message = {
+            "probe": f"{probe.__module__}:{probe.__qualname__}",
+            "args": plain(args),
+            "kwargs": plain(kwargs),
+        }
+        return self._ask(message, min(self.seconds, self._left), probe)
 
     def start(self) -> None:
-        """Start the process and run the learner's cells in it. Cells that ended one process do not get another."""
+        """Start the process and run the learner's cells in it."""
         self.close()
-        if self._lost_in_cells:
-            raise self._lost_in_cells
-        self._worker = Worker() if self.limits is None else sandboxed(self.limits, self.masked)
-        try:
-            ask(self._worker, None, START_SECONDS)
-        except SubjectLost as lost:
-            why = f"the worker did not start ({lost.reason}) {self._worker.complaint()}"
-            self.close()
-            raise SubjectLost("ungradable", why.strip()) from None
-        try:
-            self.cell_errors = self._ask({"cells": self.cells, "masked": self.masked}, self.cells_seconds)
-        except SubjectLost as lost:
-            if lost.status != "ungradable":
-                lost = self._lost_in_cells = SubjectLost(lost.status, f"while the cells ran: {lost.reason}")
-            raise lost from None
+        if (size := sum(len(cell.encode("utf-8", "replace")) for cell in self.cells)) > MAX_CODE:
+            raise SubjectLost(
+                "ungradable",
+                f"the code of this submission has {size / 1e6:.1f} MB, more than {MAX_CODE / 1e6:g}: "
+                "is there data in it? Ask for a file that holds the code alone",
+            )
+        while len(self.lost_cells) <= MAX_LOST_CELLS:
+            if self._run_cells():
+                return
+        raise list(self.lost_cells.values())[-1]
+
+    def loss_of(self, definitions: Iterable[str]) -> SubjectLost | None:
+        """What became of the process in a cell that holds one of these pieces of code, if it ended there."""
+        if self._worker is None:
+            self.start()
+        lost = [(self.cells[place], loss) for place, loss in self.lost_cells.items()]
+        return next((loss for cell, loss in lost for code in definitions if code in cell), None)
 
     def close(self) -> None:
         """End the process and whatever it started."""
@@ -124,24 +136,50 @@ class WorkerSubject:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _run_cells(self) -> bool:
+        """Run the cells in a new process. False where one of them ended it; that one is remembered."""
+        self._worker = Worker() if self.limits is None else sandboxed(self.limits, self.masked)
+        try:
+            ask(self._worker, None, START_SECONDS)
+        except SubjectLost as lost:
+            why = f"the worker did not start ({lost.reason}) {self._worker.complaint()}"
+            self.close()
+            raise SubjectLost("ungradable", why.strip()) from None
+        self._ask({"masked": self.masked, "cell_seconds": self.cell_seconds}, START_SECONDS)
+        self.cell_errors = []
+        for place, cell in enumerate(self.cells):
+            known = self.lost_cells.get(place)
+            try:
+                message = {"cell": cell, "lost": f"{known.status}: {known.reason}" if known else ""}
+                self.cell_errors.append(self._ask(message, 3 * self.cell_seconds + 5))
+            except SubjectLost as lost:
+                if lost.status == "ungradable":
+                    raise
+                self.lost_cells[place] = SubjectLost(lost.status, f"while a cell ran: {lost.reason}")
+                return False
+        return True
+
     def _ask(self, message: dict[str, Any], seconds: float, probe: Probe | None = None) -> Any:
         assert self._worker is not None
         number = secrets.randbits(64)
+        clock = Clock(self._worker.main(), self._worker.family())
         try:
-            reply = ask(self._worker, plain({"number": number, **message}), seconds)
+            reply = ask(self._worker, {"number": number, **message}, seconds, clock)
             return _open(reply, number, probe)
         except SubjectLost as lost:
             if lost.status != "forbidden":
                 self.close()
             raise
+        finally:
+            if probe is not None:
+                self._left -= clock.spent()
 
 
 def _open(reply: Any, number: int, probe: Probe | None) -> Any:
     """The content of a reply. Raises SubjectLost where it cannot be the answer to this request and this probe."""
     match reply:
-        case {"number": int(echo), "errors": list(errors), **rest} if probe is None:
-            sound = not rest and all(conforms(error, Raised | None) for error in errors)
-            value: Any = errors
+        case {"number": int(echo), "error": value, **rest} if probe is None:
+            sound = not rest and conforms(value, Raised | None)
         case {"number": int(echo), "raised": Raised() as error, **rest} if probe is not None:
             sound, value = not rest, error
         case {"number": int(echo), "value": value, **rest} if probe is not None:
@@ -150,7 +188,9 @@ def _open(reply: Any, number: int, probe: Probe | None) -> Any:
             echo, sound, value = -1, False, None
     if echo != number or not sound:
         raise SubjectLost("crashed", "the reply is not what the probe returns: something else wrote it")
-    for found in _errors(value) if probe is not None else ():
+    if probe is None:
+        return value
+    for found in _errors(value):
         if ForbiddenImport.__name__ in found.bases:
             raise SubjectLost("forbidden", found.message)
     if type(value) is Raised:

@@ -7,8 +7,8 @@ itself and knows nothing of the course: no test, no answer, no submission. For e
 the namespaces that bubblewrap has built, gives up every privilege, checks that it has, and only then imports the
 worker from inside. It ends when the judge does.
 
-An order is a JSON object {uid, limits, arguments} with four descriptors: a pidfd of the sandbox's first process, the
-worker's standard input and output, and a pipe for the worker's process id and, later, its exit code.
+An order is a JSON object {uid, limits, syscalls, arguments} with four descriptors: a pidfd of the sandbox's first
+process, the worker's standard input and output, and a pipe for the worker's process id and, later, its exit code.
 """
 
 import ctypes
@@ -24,7 +24,8 @@ from typing import Any
 
 NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # mount, uts, ipc, pid, net
 USER_NAMESPACE = 0x10000000
-SET_DUMPABLE, CAPBSET_DROP, SET_NO_NEW_PRIVS, CAP_AMBIENT, CLEAR_ALL = 4, 24, 38, 47, 4  # <linux/prctl.h>
+SET_DUMPABLE, SET_SECCOMP, CAPBSET_DROP, SET_NO_NEW_PRIVS, CAP_AMBIENT = 4, 22, 24, 38, 47  # <linux/prctl.h>
+CLEAR_ALL, SECCOMP_FILTER = 4, 2
 CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -70,12 +71,18 @@ def enter(order: dict, sandbox: int, requests: int, replies: int, status: int) -
     for descriptor, own in ((requests, 0), (replies, 1)):
         os.dup2(descriptor, own)
     os.closerange(3, 1 << 16)
-    give_up_privileges(order["uid"], order["limits"])
+    give_up_privileges(order["uid"], order["limits"], bytes.fromhex(order["syscalls"]))
     start(order["arguments"])
 
 
-def give_up_privileges(uid: int | None, limits: dict) -> None:
-    """What `setpriv` and `prlimit` do for a program that is started; exits where anything is left."""
+class Filter(ctypes.Structure):
+    """struct sock_fprog: how the kernel takes a filter of system calls."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def give_up_privileges(uid: int | None, limits: dict, syscalls: bytes) -> None:
+    """What `bwrap`, `setpriv` and `prlimit` do for a program that is started; exits where anything is left."""
     os.setsid()
     os.chdir("/tmp")
     for name, values in limits.items():
@@ -90,10 +97,13 @@ def give_up_privileges(uid: int | None, limits: dict) -> None:
     call(libc.capset, (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
     call(libc.prctl, SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call(libc.prctl, SET_DUMPABLE, 1, 0, 0, 0)  # a change of user takes /proc/self away
+    installed = Filter(len(syscalls) // 8, syscalls)  # an instruction has 8 bytes
+    call(libc.prctl, SET_SECCOMP, SECCOMP_FILTER, ctypes.addressof(installed), 0, 0)
     with open("/proc/self/status") as file:
         now = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     powers = [int(now[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
-    if any(powers) or now["NoNewPrivs"] != "1" or (uid is not None and set(now["Uid"].split()) != {str(uid)}):
+    walled = (now["NoNewPrivs"], now["Seccomp"]) == ("1", str(SECCOMP_FILTER))
+    if any(powers) or not walled or (uid is not None and set(now["Uid"].split()) != {str(uid)}):
         os._exit(71)
 
 

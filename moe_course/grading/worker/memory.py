@@ -14,9 +14,9 @@ def resident(roots: Sequence[int], limit: int) -> int:
     Pages that processes share after a fork are counted once in all; since that takes a closer look, it is done
     only where counting them for each process comes to more than `limit`.
     """
-    total = sum(_resident(process) for root in roots for process in _family(root))
+    total = sum(_resident(process) for root in roots for process in family(root))
     if total > limit:
-        total = sum(_proportional(process) for root in roots for process in _family(root))
+        total = sum(_proportional(process) for root in roots for process in family(root))
     return total
 
 
@@ -28,13 +28,13 @@ def available() -> int:
     return 1 << 62  # a kernel that does not tell
 
 
-def _family(process: int) -> Iterator[int]:
+def family(process: int) -> Iterator[int]:
     """A process and its descendants. In a sandbox, orphans become children of its first process."""
     yield process
     for children in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in children.read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
 
 
 def _resident(process: int) -> int:

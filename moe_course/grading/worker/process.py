@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, BinaryIO
 
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.worker import memory
+from moe_course.grading.worker.clock import Clock
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.serve import OUT_OF_MEMORY
-from moe_course.grading.worker.wire import ProtocolError, read_frame, write_frame
+from moe_course.grading.worker.wire import MAX_REQUEST, ProtocolError, read_frame, write_frame
 
 PROGRAM = (
     "-s",
@@ -24,7 +24,9 @@ PROGRAM = (
     "-m",
     "moe_course.grading.worker.serve",
 )  # no user packages, nothing from the current folder
-START_SECONDS = 120.0  # for Python and PyTorch, before any code of the learner's runs
+START_SECONDS = (
+    300.0  # for Python and PyTorch, before any code of the learner's runs, on a machine that may be busy
+)
 SPARE = 256 << 20  # bytes of the machine's memory that are never given to submissions
 WATCH = 0.05  # seconds between two looks at the memory
 
@@ -58,6 +60,14 @@ class Worker:
         )
         self.requests, self.replies = pipes(self.process)
 
+    def main(self) -> int | None:
+        """The process that answers; None where it is not known."""
+        return self.process.pid
+
+    def family(self) -> list[int]:
+        """The processes that belong to the worker, as far as somebody watches them."""
+        return []
+
     def exit_code(self) -> int | None:
         """The exit code, negative for a signal; None while the process runs."""
         try:
@@ -85,22 +95,23 @@ class Worker:
         self._folder.cleanup()
 
 
-def ask(worker: Worker, message: Any, seconds: float) -> Any:
+def ask(worker: Worker, message: Any, seconds: float, clock: Clock | None = None) -> Any:
     """The worker's reply to a message, or its first words where there is none.
 
+    seconds: the deadline, by a `clock` that does not count the time in which other processes had the processor.
     Raises SubjectLost where nothing comes in time, or the worker ends or uses too much memory.
     """
+    clock = clock or Clock(worker.main(), worker.family())
     answer: Future[Any] = Future()
     Thread(target=_exchange, args=(worker.requests, worker.replies, message, answer), daemon=True).start()
-    deadline = time.monotonic() + seconds
     while True:
         try:
-            reply = answer.result(timeout=max(0.0, min(WATCH, deadline - time.monotonic())))
+            reply = answer.result(timeout=WATCH)
             break
         except TimeoutError:
             _check_memory(worker)
-            if time.monotonic() >= deadline:
-                raise SubjectLost("timed out", f"no answer within {seconds:g} seconds") from None
+            if late := clock.over(seconds, worker.family()):
+                raise SubjectLost("timed out", late) from None
         except (EOFError, OSError, ValueError) as error:
             raise _ended(worker, error) from None
     _check_memory(worker)
@@ -111,7 +122,7 @@ def _exchange(requests: BinaryIO, replies: BinaryIO, message: Any, answer: Futur
     """Send and receive in a thread of its own, the one way to wait with a deadline on every system."""
     try:
         if message is not None:
-            write_frame(requests, message)
+            write_frame(requests, message, MAX_REQUEST)
         answer.set_result(read_frame(replies))
     except (EOFError, OSError, ValueError) as error:  # ProtocolError is a ValueError, so is a closed pipe
         answer.set_exception(error)

@@ -1,7 +1,10 @@
 """What a worker may see and use in batch grading: the walls, built with bubblewrap, and the limits inside them.
 
-A worker sees what `view` names, and a small private /tmp; it has no network, no other process to see or signal,
-and no environment variable of the judge's.
+A worker sees what `mounts` names, and a small private /tmp; it has no network, no other process to see or signal,
+and no environment variable of the judge's. `syscalls` says what it may ask the kernel for.
+
+What remains shared is the machine: by using the processor or the memory's caches more or less, two submissions that
+run at the same time could signal to each other. Nothing here prevents that.
 
 Two ways in: an ordinary user gets a user namespace; root needs none and gives each worker a user id of its own,
 since a limit on processes does not bind root, and two workers on one id share it.
@@ -23,6 +26,7 @@ from pathlib import Path
 
 from moe_course.grading.exercises.registry import exercises_of
 from moe_course.grading.worker.mounts import COURSE, visible
+from moe_course.grading.worker.syscalls import as_file as filter_of_system_calls
 
 UIDS = range(60_600, 61_184)  # systemd leaves these to nobody: systemd.io/UIDS-GIDS
 ENVIRONMENT = {
@@ -30,7 +34,7 @@ ENVIRONMENT = {
     "HOME": "/tmp",
     "USER": "learner",
     "LANG": "C.UTF-8",
-    "MPLBACKEND": "agg",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # what a notebook has; figures are not drawn
     "MPLCONFIGDIR": "/tmp/matplotlib",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -97,11 +101,12 @@ def command(
     uid: int | None = None,
     bwrap: str | None = None,
     info: int | None = None,
+    syscalls: int | None = None,
 ) -> list[str]:
     """The command line that runs `program` in a sandbox.
 
     uid: the user to become, for root only; bwrap: instead of the one that works here; info: a descriptor that
-    receives the process id of the sandbox's first process.
+    receives the process id of the sandbox's first process; syscalls: one that gives the filter of system calls.
     """
     limits = limits or Limits()
     apart = ("pid", "net", "ipc", "uts", "cgroup-try") if uid is not None else ("all", "user")
@@ -116,9 +121,11 @@ def command(
         *visible(masked),
         *("--proc", "/proc", "--dev", "/dev"),
         *_private("/dev/shm", limits),
+        *_hidden("/proc/keys", "/proc/key-users"),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--clearenv"),
         *(word for name, value in ENVIRONMENT.items() for word in ("--setenv", name, value)),
         *(() if info is None else ("--info-fd", str(info))),
+        *(() if syscalls is None else ("--seccomp", str(syscalls))),
         *("--", *_become(uid), *_limited(limits), *program),
     ]
 
@@ -142,6 +149,13 @@ def own_uid() -> tuple[int, socket.socket] | None:
 
 def _private(folder: str, limits: Limits) -> tuple[str, ...]:
     return ("--perms", "1777", "--size", str(limits.disk), "--tmpfs", folder)
+
+
+def _hidden(*files: str) -> Iterator[str]:
+    """Cover what the kernel tells there about everybody's keys."""
+    for file in files:
+        if os.path.exists(file):
+            yield from ("--ro-bind", "/dev/null", file)
 
 
 def _become(uid: int | None) -> tuple[str, ...]:
@@ -195,9 +209,12 @@ def _try(bwrap: str) -> str:
     uid = UIDS[-1] if os.geteuid() == 0 else None
     try:
         os.close(os.pidfd_open(os.getpid()))  # Linux 5.3: how a sandbox is ended
-        argv = command(program, uid=uid, bwrap=bwrap)
-        run = subprocess.run(argv, capture_output=True, text=True, timeout=30, env={})
-    except (OSError, subprocess.TimeoutExpired) as error:
+        with open(filter_of_system_calls(), "rb") as calls:
+            argv = command(program, uid=uid, bwrap=bwrap, syscalls=calls.fileno())
+            run = subprocess.run(
+                argv, capture_output=True, text=True, timeout=60, env={}, pass_fds=[calls.fileno()]
+            )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if run.returncode == 0 else (run.stderr.strip() or f"exit code {run.returncode}")[-500:]
 

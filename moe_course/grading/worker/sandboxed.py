@@ -20,14 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from moe_course.grading.worker import sandbox
-from moe_course.grading.worker.memory import resident
+from moe_course.grading.worker import sandbox, syscalls
+from moe_course.grading.worker.memory import family, resident
 from moe_course.grading.worker.mounts import COURSE
 from moe_course.grading.worker.process import PROGRAM, START_SECONDS, Worker, pipes
 from moe_course.grading.worker.sandbox import Limits
 
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
-PRELOADED = ("torch", "matplotlib.pyplot", "IPython.display")  # what set-up cells import
+PRELOADED = (
+    "torch",
+    "matplotlib.pyplot",
+    "IPython.core.interactiveshell",
+)  # what a worker and set-up cells import
 GRACE = 5.0  # seconds that the kernel has to end what was killed
 
 
@@ -44,17 +48,19 @@ class SandboxedWorker(Worker):
         self._claim = sandbox.own_uid()
         self.uid = self._claim[0] if self._claim else None
         told, tell = os.pipe()
+        calls = syscalls.as_file()
         self.process = subprocess.Popen(
-            sandbox.command(program, masked, limits, self.uid, info=tell),
+            sandbox.command(program, masked, limits, self.uid, info=tell, syscalls=calls),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
             env={},  # bwrap's own environment can be read in /proc of the sandbox
-            pass_fds=[tell],
+            pass_fds=[tell, calls],
             start_new_session=True,
         )
         os.close(tell)
+        os.close(calls)
         with open(told, encoding="utf-8") as info:
             first = json.loads(info.read() or "{}").get("child-pid")
         self.roots: list[int] = []
@@ -63,6 +69,13 @@ class SandboxedWorker(Worker):
             with contextlib.suppress(ProcessLookupError):
                 self._handle = os.pidfd_open(first)
                 self.roots = [first]
+
+    def main(self) -> int | None:
+        inside = self.family()
+        return inside[1] if len(inside) > 1 else None  # the first one waits for the others
+
+    def family(self) -> list[int]:
+        return [process for root in self.roots for process in family(root)]
 
     def exit_code(self) -> int | None:
         code = super().exit_code()
@@ -110,6 +123,7 @@ class ForkedWorker(SandboxedWorker):
         order = {
             "uid": self.uid,
             "limits": sandbox.rlimits(limits),
+            "syscalls": syscalls.program().hex(),
             "arguments": [COURSE, str(limits.memory)],
         }
         try:
@@ -118,6 +132,9 @@ class ForkedWorker(SandboxedWorker):
         except (OSError, ValueError):
             self.kill()
             raise OSError("the fork server cannot enter the sandbox") from None
+
+    def main(self) -> int | None:
+        return self.roots[-1] if self._status is not None else None
 
     def exit_code(self) -> int | None:
         if self._status is None:

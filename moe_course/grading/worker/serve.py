@@ -2,30 +2,35 @@
 
     python -m moe_course.grading.worker.serve FOLDER_OF_GRADERS [BYTES_OF_MEMORY]
 
-It first receives the learner's cells and runs them in order, then answers one probe after the other. Frames go
-through private copies of stdin and stdout, so nothing that a submission prints can get between them.
+It first receives the learner's cells, one at a time, and runs each in `notebook.Notebook`; then it answers one probe
+after the other. Frames go through private copies of stdin and stdout, so nothing that a submission prints can get
+between them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dis
 import importlib
 import os
+import pkgutil
 import random
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
-from types import CodeType
 from typing import Any, BinaryIO
 
 from moe_course.grading.exercises import protocol
 from moe_course.grading.exercises.protocol import ForbiddenImport, Raised, plain, raised
-from moe_course.grading.worker.wire import encode, read_frame, send, write_frame
+from moe_course.grading.worker import syscalls
+from moe_course.grading.worker.clock import Clock
+from moe_course.grading.worker.settings import neutral_settings
+from moe_course.grading.worker.wire import MAX_REQUEST, encode, read_frame, send, write_frame
 
-CELL_SECONDS = 20.0
+CELL_SECONDS = 20.0  # for one cell; after that, what is left of it goes on for a moment
+AGAIN = 2.0  # that moment
+LOOK = 0.25  # seconds between two looks at the clock
+NICE = 5  # how far workers stand back behind the judge and what else runs on the machine
 OUT_OF_MEMORY = 12  # the exit code where a MemoryError ends the process
 
 
@@ -42,106 +47,30 @@ class Mask(MetaPathFinder):
             )
 
 
-class Forbidden:
-    """Stands for a name that a forbidden import would have defined: any use of it raises the same error."""
-
-    def __init__(self, message: str):
-        self._message = message
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise ForbiddenImport(self._message)
-
-    def __getattr__(self, name: str) -> Any:
-        raise ForbiddenImport(self._message)
-
-
-class Missing:
-    """Stands for a name whose cell failed: calling it says what went wrong there."""
-
-    def __init__(self, name: str, error: Raised):
-        self._why = f"{name} is not defined: its cell stopped with {error.type_name}: {error.message}"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise NameError(self._why)
-
-
-class _NoShell:
-    """What `get_ipython()` gives a submission outside Jupyter: magics do nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
-
-
-def compile_cell(source: str, number: int) -> Any:
-    """Compile a cell; lines that only IPython understands are translated first."""
-    name = f"<cell {number}>"
-    try:
-        return compile(source, name, "exec")
-    except SyntaxError:
-        from IPython.core.inputtransformer2 import TransformerManager
-
-        return compile(TransformerManager().transform_cell(source), name, "exec")
-
-
-def run_cells(
-    cells: Sequence[str], seconds: float | None = None
-) -> tuple[dict[str, Any], list[Raised | None]]:
-    """Run cells in one namespace, as a notebook would; an error in one does not stop the next.
-
-    Nor does a cell that takes longer than `seconds`: an experiment that trains for an hour costs no grade.
-    """
-    import linecache
-
-    namespace: dict[str, Any] = {"__name__": "submission", "get_ipython": _NoShell}
-    errors: list[Raised | None] = []
-    for number, source in enumerate(cells, start=1):
-        linecache.cache[f"<cell {number}>"] = (len(source), None, source.splitlines(True), f"<cell {number}>")
-        code = None
-        try:
-            code = compile_cell(source, number)
-            with _interrupted_after(seconds):
-                exec(code, namespace)
-            errors.append(None)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            errors.append(described := raised(error))
-            forbidden = described.type_name == ForbiddenImport.__name__
-            for name in _defined(source) if code is None else _assigned(code):
-                stands_in = Forbidden(described.message) if forbidden else Missing(name, described)
-                namespace.setdefault(name, stands_in)
-    return namespace, errors
-
-
 @contextlib.contextmanager
-def _interrupted_after(seconds: float | None) -> Iterator[None]:
-    """Raise TimeoutError in what runs longer, where the system has alarms. A submission can evade it; the judge's
-    own deadline it cannot."""
-    if seconds is None or not hasattr(signal, "setitimer"):
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in a cell that runs longer, and again every `AGAIN` seconds until it ends.
+
+    Time in which other processes had the processor does not count. Where the system has no alarms, nothing happens.
+    A submission can evade this; it cannot evade the judge's own deadline.
+    """
+    if not hasattr(signal, "setitimer"):
         yield
         return
+    clock, limit = Clock(None), seconds
 
-    def interrupt(*_: Any) -> None:
-        raise TimeoutError(f"the cell was stopped after {seconds:g} seconds")
+    def look(*_: Any) -> None:
+        nonlocal limit
+        if clock.spent() >= limit:
+            limit = clock.spent() + AGAIN
+            raise TimeoutError(f"the cell was stopped after {seconds:g} seconds")
 
-    signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, *(min(LOOK, seconds),) * 2)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _defined(source: str) -> list[str]:
-    """The names that code which does not compile would have defined."""
-    return re.findall(r"^(?:def|class)\s+(\w+)", source, re.MULTILINE)
-
-
-def _assigned(code: CodeType) -> set[str]:
-    """The names that a cell binds at its top level."""
-    return {
-        step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")
-    }
 
 
 def answer(
@@ -165,21 +94,58 @@ def _run_named(namespace: Mapping[str, Any], reference: str, *args: Any, **kwarg
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer until the judge hangs up. Each reply carries the number of its request."""
-    namespace: dict[str, Any] = {}
+    """Answer until the judge hangs up. Each reply carries the number of its request.
+
+    The first request names the masked modules and the seconds of a cell, then come the cells, then the probes.
+    """
+    from moe_course.grading.worker.notebook import Notebook
+
+    notebook = Notebook.instance()
+    budget = Budget(CELL_SECONDS)
     while True:
-        try:
-            message = read_frame(requests)
-        except EOFError:
-            return
-        if "cells" in message:
+        with neutral_settings():
+            try:
+                message = read_frame(requests, MAX_REQUEST)
+            except EOFError:
+                return
+            if "probe" in message:
+                args = (message["probe"], *message["args"])
+                frame = answer(message["number"], _run_named, notebook.user_ns, args, message["kwargs"])
+        if "masked" in message:
             sys.meta_path.insert(0, Mask(message["masked"]))
-            namespace, errors = run_cells(message["cells"], CELL_SECONDS)
-            frame = encode({"number": message["number"], "errors": errors})
-        else:
-            args = (message["probe"], *message["args"])
-            frame = answer(message["number"], _run_named, namespace, args, message["kwargs"])
+            budget = Budget(message["cell_seconds"])
+            frame = encode({"number": message["number"], "error": None})
+        elif "cell" in message:
+            error = run_cell(notebook, message["cell"], message["lost"], budget)
+            frame = encode({"number": message["number"], "error": error})
         send(replies, frame)
+
+
+class Budget:
+    """The seconds that the cells of a notebook have left: ten times what one of them may use."""
+
+    def __init__(self, cell_seconds: float) -> None:
+        self.each, self.left = cell_seconds, 10 * cell_seconds
+
+    def for_a_cell(self) -> float:
+        """When all is used up, each of the cells that follow still has a moment."""
+        return max(min(AGAIN, self.each), min(self.each, self.left))
+
+
+def run_cell(notebook: Any, source: str, lost: str, budget: Budget) -> Raised | None:
+    """Run a cell, or with `lost` say of each of its names why the cell was not run. Returns its first error."""
+    if lost:
+        notebook.lose(source, lost)
+        return None
+    clock = Clock(None)
+    try:
+        with interrupted_after(budget.for_a_cell()):
+            return notebook.run(source)
+    except BaseException as error:  # what strikes between two statements: an alarm, a lack of memory
+        notebook.lose(source, described := raised(error))
+        return described
+    finally:
+        budget.left -= clock.spent()
 
 
 def prepare(memory: int | None) -> None:
@@ -192,14 +158,28 @@ def prepare(memory: int | None) -> None:
     numpy.random.seed(0)
     random.seed(0)
     protocol.CHECKS_DISABLED = True  # a submission's own check(...) calls cost no time here
+    torch.compile = _uncompiled
+    with contextlib.suppress(ImportError):  # where no graders are installed, no probe will be asked for
+        for module in pkgutil.iter_modules(importlib.import_module("graders.probes").__path__):
+            importlib.import_module(
+                f"graders.probes.{module.name}"
+            )  # before a cell can change the import path
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     if memory is not None:  # a fence of its own: one huge allocation fails at once, as a MemoryError
         import resource
 
+        syscalls.fresh_keyring()
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # where the machine itself runs out, this process goes first
         with open("/proc/self/statm") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + 2 * memory,) * 2)
+
+
+def _uncompiled(model: Any = None, **options: Any) -> Any:
+    """`torch.compile` where there is no compiler: the function itself, which gives the same results."""
+    return (lambda function: function) if model is None else model
 
 
 def main() -> None:

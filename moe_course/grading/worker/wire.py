@@ -21,8 +21,9 @@ import torch
 
 from moe_course.grading.exercises.protocol import DATACLASSES, DTYPE_NAMES, MAX_DEPTH, MAX_DIGITS
 
-MAX_HEADER = 4 << 20  # bytes of JSON
-MAX_BODY = 64 << 20  # bytes of all tensors of a frame together
+MAX_REQUEST = 64 << 20  # bytes of a frame on its way to a worker; nobody but the judge writes those
+MAX_HEADER = 4 << 20  # bytes of JSON in a reply
+MAX_BODY = 64 << 20  # bytes of all tensors of a reply together
 MAX_TENSORS = 10_000
 MAX_DIMS = 8
 CHUNK = 1 << 20  # bytes read at a time, so that an announced size costs nothing until it arrives
@@ -34,32 +35,33 @@ class ProtocolError(ValueError):
     """A frame that is too large, cut short or not well-formed."""
 
 
-def encode(value: Any) -> bytes:
+def encode(value: Any, header: int = MAX_HEADER, body: int = MAX_BODY) -> bytes:
     """The frame of a plain value. Tensors keep their strides: non-contiguous ones arrive non-contiguous.
 
-    Raises ProtocolError for a value that is too large to send.
+    header, body: the most bytes that its JSON and its tensors may take. Raises ProtocolError for a value that is too
+    large to send.
     """
     tensors: list[torch.Tensor] = []
-    header: dict[str, Any] = {"value": _spell(value, tensors)}
-    header["tensors"] = [[DTYPE_NAMES[t.dtype], list(t.shape), _compact_strides(t)] for t in tensors]
-    text = json.dumps(header, allow_nan=False).encode()
+    tree: dict[str, Any] = {"value": _spell(value, tensors)}
+    tree["tensors"] = [[DTYPE_NAMES[t.dtype], list(t.shape), _compact_strides(t)] for t in tensors]
+    text = json.dumps(tree, allow_nan=False).encode()
     if len(tensors) > MAX_TENSORS:
         raise ProtocolError(f"{len(tensors)} tensors at once are too many")
-    _check_sizes(len(text), sum(t.numel() * t.dtype.itemsize for t in tensors))
-    body = b"".join(_raw(t) for t in tensors)
-    return struct.pack(">QQ", len(text), len(body)) + text + body
+    _check_sizes((len(text), sum(t.numel() * t.dtype.itemsize for t in tensors)), (header, body))
+    raw = b"".join(_raw(t) for t in tensors)
+    return struct.pack(">QQ", len(text), len(raw)) + text + raw
 
 
-def decode(frame: bytes) -> Any:
-    """The value of a frame. Raises ProtocolError on anything that `encode` cannot have made."""
+def decode(frame: bytes, header: int = MAX_HEADER, body: int = MAX_BODY) -> Any:
+    """The value of a frame. Raises ProtocolError on anything that `encode` cannot have made within these sizes."""
     try:
         size_text, size_body = struct.unpack(">QQ", frame[:16])
-        _check_sizes(size_text, size_body)
+        _check_sizes((size_text, size_body), (header, body))
         if len(frame) != 16 + size_text + size_body:
             raise ProtocolError(f"a frame of {len(frame)} bytes announces {16 + size_text + size_body}")
-        header = json.loads(frame[16 : 16 + size_text])
-        reader = _Reader(_tensors(header["tensors"], memoryview(frame)[16 + size_text :]))
-        value = reader.read(header["value"], 0)
+        tree = json.loads(frame[16 : 16 + size_text])
+        reader = _Reader(_tensors(tree["tensors"], memoryview(frame)[16 + size_text :]))
+        value = reader.read(tree["value"], 0)
         if reader.used != len(reader.tensors):
             raise ProtocolError("a frame carries tensors that it does not use")
         return value
@@ -69,9 +71,9 @@ def decode(frame: bytes) -> Any:
         raise ProtocolError(f"malformed frame ({type(error).__name__}: {str(error)[:200]})") from None
 
 
-def write_frame(stream: BinaryIO, value: Any) -> None:
+def write_frame(stream: BinaryIO, value: Any, header: int = MAX_HEADER) -> None:
     """Send one value."""
-    send(stream, encode(value))
+    send(stream, encode(value, header))
 
 
 def send(stream: BinaryIO, frame: bytes) -> None:
@@ -82,12 +84,12 @@ def send(stream: BinaryIO, frame: bytes) -> None:
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> Any:
+def read_frame(stream: BinaryIO, header: int = MAX_HEADER, body: int = MAX_BODY) -> Any:
     """Receive one value. Raises EOFError where the stream ends, ProtocolError where it makes no sense."""
     prefix = _read_exactly(stream, 16)
     sizes = struct.unpack(">QQ", prefix)
-    _check_sizes(*sizes)
-    return decode(prefix + _read_exactly(stream, sum(sizes)))
+    _check_sizes(sizes, (header, body))
+    return decode(prefix + _read_exactly(stream, sum(sizes)), header, body)
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:
@@ -100,8 +102,9 @@ def _read_exactly(stream: BinaryIO, count: int) -> bytes:
     return bytes(data)
 
 
-def _check_sizes(text: int, body: int) -> None:
-    if text > MAX_HEADER or body > MAX_BODY:
+def _check_sizes(sizes: tuple[int, ...], largest: tuple[int, int]) -> None:
+    text, body = sizes
+    if text > largest[0] or body > largest[1]:
         raise ProtocolError(f"a message of {text} bytes of text and {body} of tensors is too large")
 
 
