@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from moe_course.command import doctor, machine
+from moe_course.grading.worker import sandbox
 
 GIB = 2**30
 
@@ -71,6 +72,17 @@ def test_gpu():
 )
 def test_sandbox(system, tried, state):
     assert doctor.sandbox_finding(system, tried).state == state
+
+
+@pytest.mark.parametrize(
+    "tried", [[], [("/wheel/bwrap", "PermissionError")], [("/x/bwrap", "prctl(SECCOMP)")]]
+)
+def test_a_refusal_to_grade_says_what_the_doctor_says(tried, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sandbox, "_tried", lambda: tried)
+    finding = doctor.sandbox_finding("Linux", tried)
+    found, advice = sandbox.problem().split("; ", 1)
+    assert (finding.found, finding.advice) == (found, f"only needed to grade others' notebooks: {advice}")
 
 
 @pytest.mark.parametrize(

