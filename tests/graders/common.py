@@ -5,13 +5,14 @@ A name that stands in only one grader file stays there; a worker never loads thi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from moe_course.grading.exercises.expect import CheckFailed
+from moe_course.grading.exercises.expect import CheckFailed, expect_tensor
 from moe_course.grading.exercises.protocol import Outcome
+from moe_course.grading.exercises.rubric import criterion
 
 
 def named(names: str | Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
@@ -49,6 +50,73 @@ def strided(value: Any) -> Any:
     if not isinstance(value, torch.Tensor) or value.dim() == 0:
         return value
     return value.mT.repeat_interleave(2, -1)[..., ::2].mT if value.dim() > 1 else value.repeat(2, 1).T[:, 0]
+
+
+def together(points: int, *tests: Callable[..., None]) -> Callable[..., None]:
+    """The criterion that the given tests of the same class hold at once, on other random numbers.
+
+    It sets the price of a mistake. An answer in which one core idea is wrong is wrong as a whole, so it loses these
+    points besides those of the line that names the idea. Criteria of mere form (a dtype, an input edited in place, an
+    unchecked argument) are left out, so a mistake of form costs its own line only.
+    """
+
+    @criterion(
+        points,
+        "the whole of it: all of these lines about values and gradients at once, on other numbers",
+        hint="Which of the lines above is not fulfilled yet?",
+    )
+    def test_together(self: Any, subject: Any, rng: torch.Generator) -> None:
+        for test in tests:
+            test(self, subject, rng)
+
+    return test_together
+
+
+def expect_values(
+    got: Any,
+    want: torch.Tensor,
+    axes: str,
+    given: Any = None,
+    *,
+    what: str = "the result",
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> None:
+    """Like `expect_tensor`, but the type is free: numbers, lists of numbers and tensors of any dtype are compared.
+
+    The criteria about values use it, because a criterion of its own asks for the type and the dtype. A narrow float
+    is compared to its own precision.
+    """
+    tensor = _as_tensor(got)
+    if isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bool:
+        narrow = tensor.dtype in (torch.bfloat16, torch.float16)
+        rtol, atol = (max(rtol, 1e-2), max(atol, 1e-2)) if narrow else (rtol, atol)
+        tensor = tensor.to(want.dtype)
+    try:
+        expect_tensor(tensor, want, axes, given, what=what, rtol=rtol, atol=atol)
+    except CheckFailed as failed:
+        if failed.got is tensor:
+            failed.got = got  # as the learner returned it
+        raise
+
+
+def _as_tensor(value: Any) -> Any:
+    """A number, or numbers in nested lists of one shape, as a tensor; anything else as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return torch.tensor(value, dtype=torch.float64)
+    if isinstance(value, list | tuple) and value:
+        parts = [_as_tensor(part) for part in value]
+        if all(isinstance(part, torch.Tensor) for part in parts) and len({part.shape for part in parts}) == 1:
+            return torch.stack([part.double() for part in parts])
+    return value
+
+
+def expect_count(got: Any, want: int, given: Any, *, what: str = "the count") -> None:
+    """`got` is the number `want`, as an int or as a float: a criterion of its own asks for the type."""
+    if type(got) not in (int, float):
+        raise CheckFailed(f"{what} should be a number, not {type(got).__name__}", given, want, got)
+    if got != want:
+        raise CheckFailed(f"{what} is wrong", given, want, got)
 
 
 def expect_float(got: Any, want: float, given: Any, *, what: str, atol: float = 1e-6) -> None:

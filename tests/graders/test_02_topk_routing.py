@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles
-from graders.common import dtypes, named, refusal, seed, strided
+from graders.common import dtypes, expect_values, named, refusal, seed, strided, together
 from graders.probes import call, vjp
 from moe_course.grading.exercises.expect import (
     expect,
@@ -35,8 +35,8 @@ class TestRouterProbs:
         given = named("x_TD w_DE", args)
         out = subject.run(call, "router_probs", *args)
         want_TE = oracles.router_probs(*args)
-        expect_tensor(returned(out, given), want_TE, "TE", given, what="probs_TE", rtol=0, atol=atol)
-        expect_untouched(out, args, ("x_TD", "w_DE"))
+        expect_values(returned(out, given), want_TE, "TE", given, what="probs_TE", rtol=0, atol=atol)
+        return out
 
     @criterion(
         3,
@@ -50,7 +50,7 @@ class TestRouterProbs:
 
     @criterion(
         1,
-        "probabilities are float32 whatever the dtype of the tokens",
+        "probabilities are float32 whatever the dtype of the tokens; no input is edited",
         hint="Which dtype comes back when bfloat16 or float64 tokens go in?",
     )
     def test_float32_result(self, subject, rng):
@@ -62,9 +62,11 @@ class TestRouterProbs:
             # How precise the logits of bfloat16 tokens are is the next criterion's question.
             atol = 5e-2 if dtype == torch.bfloat16 else 1e-6
             expect_tensor(got, want_TE, "TE", given, what="probs_TE", rtol=0, atol=atol)
+        args = self.inputs(3, 4, 5, rng)
+        expect_untouched(self.compare(subject, *args), args, ("x_TD", "w_DE"))
 
     @criterion(
-        2,
+        1,
         "logits too are float32, also for bfloat16 tokens and weights",
         hint="Before or after the matrix product: where do you leave bfloat16?",
     )
@@ -96,6 +98,8 @@ class TestRouterProbs:
         for w_DE in (HUGE_TE[:2], HUGE_TE[1:]):
             self.compare(subject, torch.tensor([[1.0, 0], [0, 1], [0.5, 0.5], [0, 0]]), w_DE)
 
+    test_together = together(3, test_values, test_gradients, test_stable)
+
     def behaviour(self, subject):
         args = self.inputs(3, 4, 2, seed(201))
         x_TD, w_DE = self.inputs(3, 4, 2, seed(202), torch.bfloat16)
@@ -109,7 +113,7 @@ class TestRouterProbs:
 
 @grades("top_k_gate", hidden=2)
 class TestTopKGate:
-    cases = ((1, 3, 2), (4, 5, 2), (6, 7, 3), (5, 4, 4), (3, 1, 1))  # T, E, k
+    cases = ((1, 3, 2), (4, 5, 2), (2, 4, 1), (6, 7, 3), (5, 4, 4), (3, 1, 1))  # T, E, k
 
     @staticmethod
     def gate(subject, probs_TE, k, **options):
@@ -119,11 +123,11 @@ class TestTopKGate:
         return out, weights_TK, idx_TK, given
 
     @staticmethod
-    def expect_weights(got, want_TK, given, **tolerance):
+    def expect_weights(got, want_TK, given, expect=expect_values, **tolerance):
         """Compare the weights of each token from the largest down: the order has a criterion of its own."""
         if isinstance(got, torch.Tensor):
             got = got.sort(-1, descending=True).values
-        expect_tensor(got, want_TK, "TK", given, what="weights_TK", **tolerance)
+        expect(got, want_TK, "TK", given, what="weights_TK", **tolerance)
 
     @criterion(
         2,
@@ -150,7 +154,7 @@ class TestTopKGate:
             expect_index(idx_TK, chosen_TK, "TK", given, what="idx_TK")
             if isinstance(weights_TK, torch.Tensor) and weights_TK.shape == want_TK.shape:
                 want_TK = weights_TK.sort(-1, descending=True).values
-            expect_tensor(weights_TK, want_TK, "TK", given, what="weights_TK")
+            expect_values(weights_TK, want_TK, "TK", given, what="weights_TK")
 
     @criterion(
         1,
@@ -181,7 +185,7 @@ class TestTopKGate:
         hint="How does the router learn, if the weights do not lead back to the probabilities?",
     )
     def test_gradients(self, subject, rng):
-        for tokens, experts, k in ((1, 3, 2), (5, 6, 3)):
+        for tokens, experts, k in ((1, 3, 2), (5, 6, 3), (3, 4, 1)):
             for renormalize in (False, True):
                 args = (oracles.distinct_probs(tokens, experts, rng), k, renormalize)
                 _, _, idx_TK, given = self.gate(subject, *args[:2], renormalize=renormalize)
@@ -196,6 +200,10 @@ class TestTopKGate:
                 )
                 _, got = returned(subject.run(vjp, "top_k_gate", args, (dweights_TK,), wrt=(0,)), given)
                 expect_gradients(got, want, ("probs_TE",), given)
+
+    test_together = together(
+        5, test_chooses, test_descending, test_probabilities, test_renormalised, test_gradients
+    )
 
     @criterion(
         1,
@@ -233,7 +241,7 @@ class TestTopKGate:
                 (probs_TE,) = strided((oracles.distinct_probs(3, 5, rng, dtype),))
                 out, weights_TK, idx_TK, given = self.gate(subject, probs_TE, 2, renormalize=renormalize)
                 want_TK, chosen_TK = oracles.top_k_gate(probs_TE, 2, renormalize)
-                self.expect_weights(weights_TK, want_TK, given, rtol=rtol)
+                self.expect_weights(weights_TK, want_TK, given, expect_tensor, rtol=rtol)
                 expect_index(idx_TK, chosen_TK, "TK", given, what="idx_TK", any_order=True)
                 expect_untouched(out, (probs_TE, 2), ("probs_TE", "k"))
 
@@ -246,6 +254,7 @@ class TestTopKGate:
             out.inputs,
             subject.run(call, "top_k_gate", probs_TE, 2, renormalize=False),
             subject.run(call, "top_k_gate", probs_TE, 2, renormalize=True),
+            subject.run(call, "top_k_gate", unscaled_TE, 1),
             dtypes(subject.run(call, "top_k_gate", probs_TE.bfloat16(), 2)),
             subject.run(vjp, "top_k_gate", (probs_TE, 2), (torch.tensor([[1.0, -2]] * 5),), wrt=(0,)),
             *(refusal(subject.run(call, "top_k_gate", probs_TE, k)) for k in (-1, 0, 4, 5)),
@@ -263,10 +272,10 @@ class TestSparseGates:
         out = subject.run(call, "sparse_gates", logits_TE, k)
         return out, returned(out, given), given
 
-    def compare(self, subject, logits_TE, k, **tolerance):
+    def compare(self, subject, logits_TE, k, expect=expect_values, **tolerance):
         out, got, given = self.gates(subject, logits_TE, k)
         want_TE = oracles.sparse_gates(logits_TE, k)
-        expect_tensor(got, want_TE, "TE", given, what="gates_TE", **tolerance)
+        expect(got, want_TE, "TE", given, what="gates_TE", **tolerance)
         return out
 
     @criterion(
@@ -314,6 +323,8 @@ class TestSparseGates:
         self.compare(subject, HUGE_TE, 2)
         self.compare(subject, HUGE_TE, 3)
 
+    test_together = together(3, test_zeros, test_values, test_gradients, test_stable)
+
     @criterion(
         1,
         "bfloat16, float64 and strided inputs work; no input is edited",
@@ -322,7 +333,7 @@ class TestSparseGates:
     def test_other_inputs(self, subject, rng):
         for dtype, rtol in ((torch.float64, 1e-5), (torch.bfloat16, 3e-2), (torch.float32, 1e-5)):
             args = strided((oracles.distinct_logits(3, 5, rng, dtype), 2))
-            expect_untouched(self.compare(subject, *args, rtol=rtol), args, ("logits_TE", "k"))
+            expect_untouched(self.compare(subject, *args, expect_tensor, rtol=rtol), args, ("logits_TE", "k"))
 
     def behaviour(self, subject):
         logits_TE = oracles.distinct_logits(3, 4, seed(221))
@@ -346,11 +357,11 @@ class TestNoisyLogits:
         shapes = ((tokens, d_model), (d_model, experts), (d_model, experts), (tokens, experts))
         return (*(torch.randn(*shape, generator=rng).to(dtype) for shape in shapes), training)
 
-    def compare(self, subject, *args, **tolerance):
+    def compare(self, subject, *args, expect=expect_values, **tolerance):
         given = named(NOISY, args)
         out = subject.run(call, "noisy_logits", *args)
         got, want_TE = returned(out, given), oracles.noisy_logits(*args)
-        expect_tensor(got, want_TE, "TE", given, what="logits_TE", **tolerance)
+        expect(got, want_TE, "TE", given, what="logits_TE", **tolerance)
         return out
 
     @criterion(
@@ -397,6 +408,8 @@ class TestNoisyLogits:
         w_noise_DE = torch.tensor([[240.0, -120, 3], [-60, 300, 2]])
         self.compare(subject, x_TD, w_gate_DE, w_noise_DE, noise_TE, True)
 
+    test_together = together(3, test_plain, test_noise_added, test_gradients, test_stable)
+
     @criterion(
         1,
         "bfloat16, float64 and strided inputs work; no input is edited",
@@ -406,7 +419,7 @@ class TestNoisyLogits:
         for training in (False, True):
             for dtype in (torch.float64, torch.float32):
                 args = strided(self.inputs(2, 3, 4, training, rng, dtype))
-                expect_untouched(self.compare(subject, *args), args, NOISY.split())
+                expect_untouched(self.compare(subject, *args, expect=expect_tensor), args, NOISY.split())
             args = self.inputs(2, 3, 4, training, rng, torch.bfloat16)
             given = named(NOISY, args)
             got, want_TE = (
@@ -464,10 +477,10 @@ class TestMoeLoop:
         floats = [tensor.to(dtype) for tensor in (x_TD, weights_TK + 0.2, *weights)]
         return (*floats[:2], idx_TK, *floats[2:])
 
-    def compare(self, subject, args, **tolerance):
+    def compare(self, subject, args, expect=expect_values, **tolerance):
         given = named(MOE, args)
         out = subject.run(call, "moe_loop", *args)
-        expect_tensor(returned(out, given), oracles.moe(*args), "TD", given, what="y_TD", **tolerance)
+        expect(returned(out, given), oracles.moe(*args), "TD", given, what="y_TD", **tolerance)
         return out
 
     @criterion(
@@ -514,7 +527,7 @@ class TestMoeLoop:
         ):
             given = named(MOE, other)
             got = returned(subject.run(call, "moe_loop", *other), given)
-            expect_tensor(got, want_TD, "TD", given, what=what)
+            expect_values(got, want_TD, "TD", given, what=what)
 
     @criterion(
         2,
@@ -531,6 +544,8 @@ class TestMoeLoop:
             _, got = returned(subject.run(vjp, "moe_loop", args, (dy_TD,), wrt), given)
             expect_gradients(got, want, [MOE.split()[i] for i in wrt], given)
 
+    test_together = together(5, test_routes, test_weights, test_empty_experts, test_order, test_gradients)
+
     @criterion(
         1,
         "bfloat16 tokens come back as bfloat16, also when their gate weights are float32",
@@ -538,8 +553,8 @@ class TestMoeLoop:
     )
     def test_mixed_dtypes(self, subject, rng):
         args = self.inputs(4, 3, 5, 6, 2, rng, torch.bfloat16)
-        self.compare(subject, args, rtol=6e-2, atol=6e-2)
-        self.compare(subject, (args[0], args[1].float(), *args[2:]), rtol=6e-2, atol=6e-2)
+        self.compare(subject, args, expect_tensor, rtol=6e-2, atol=6e-2)
+        self.compare(subject, (args[0], args[1].float(), *args[2:]), expect_tensor, rtol=6e-2, atol=6e-2)
 
     @criterion(
         1,
@@ -549,7 +564,7 @@ class TestMoeLoop:
     def test_other_inputs(self, subject, rng):
         for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
             args = strided(self.inputs(4, 3, 5, 6, 2, rng, dtype))
-            out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
+            out = self.compare(subject, args, expect_tensor, rtol=rtol, atol=rtol / 100)
             expect_untouched(out, args, MOE.split())
 
     def behaviour(self, subject):
@@ -598,10 +613,10 @@ class TestSwitchGate:
         for tokens, experts in ((2, 3), (4, 5), (6, 3), (3, 1)):
             logits_TE = oracles.distinct_logits(tokens, experts, rng)
             _, weight_T, _, given = self.gate(subject, logits_TE)
-            expect_tensor(weight_T, oracles.switch_gate(logits_TE)[0], "T", given, what="weight_T")
+            expect_values(weight_T, oracles.switch_gate(logits_TE)[0], "T", given, what="weight_T")
 
     @criterion(
-        3,
+        2,
         "the weight's gradient reaches every logit of the token",
         hint="If another expert's logit rose, would this weight change, and does your gradient know it?",
     )
@@ -621,7 +636,9 @@ class TestSwitchGate:
     )
     def test_stable(self, subject, rng):
         _, weight_T, _, given = self.gate(subject, HUGE_TE[:2])
-        expect_tensor(weight_T, oracles.switch_gate(HUGE_TE[:2])[0], "T", given, what="weight_T")
+        expect_values(weight_T, oracles.switch_gate(HUGE_TE[:2])[0], "T", given, what="weight_T")
+
+    test_together = together(4, test_chooses, test_weight, test_gradients, test_stable)
 
     @criterion(
         1,
@@ -681,11 +698,11 @@ class TestRouterGradient:
         probs_TE = oracles.distinct_probs(tokens, experts, rng, dtype)
         return dy_TD, expert_out_TKD, probs_TE, oracles.top_k(probs_TE, k)
 
-    def compare(self, subject, args, **tolerance):
+    def compare(self, subject, args, expect=expect_values, **tolerance):
         given = named(GRADIENT, args)
         out = subject.run(call, "router_gradient", *args)
         got, want_TE = returned(out, given), oracles.router_gradient(*args)
-        expect_tensor(got, want_TE, "TE", given, what="dlogits_TE", **tolerance)
+        expect(got, want_TE, "TE", given, what="dlogits_TE", **tolerance)
         return out
 
     @criterion(
@@ -727,7 +744,7 @@ class TestRouterGradient:
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.float32):
             args = strided(self.inputs(3, 4, 5, 2, rng, dtype))
-            expect_untouched(self.compare(subject, args, atol=1e-5), args, GRADIENT.split())
+            expect_untouched(self.compare(subject, args, expect_tensor, atol=1e-5), args, GRADIENT.split())
 
     def behaviour(self, subject):
         dy_TD, out_TKD, probs_TE, idx_TK = self.inputs(3, 4, 5, 2, seed(261))

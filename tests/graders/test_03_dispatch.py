@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_dispatch
-from graders.common import named, seed, strided, whole
+from graders.common import expect_values, named, seed, strided, together, whole
 from graders.probes import call, vjp
 from graders.probes.dispatch import moe_layer_parameters, moe_layer_step
 from moe_course.grading.exercises.expect import (
@@ -115,23 +115,24 @@ class TestPlanDispatch:
                 order_N, oracles_dispatch.plan_dispatch(idx_TK, experts)[0], "N", given, what="order_N"
             )
 
+    test_together = together(2, test_counts, test_empty_experts, test_sorts, test_stable)
+
     @criterion(
         1,
-        "int32 and strided indices work, and are not edited; a single expert is fine",
-        hint="Does your code need idx_TK to lie in memory row by row, or to be int64?",
+        "strided indices work, and are not edited; a single expert is fine",
+        hint="Does your code need idx_TK to lie in memory row by row, and does it sort idx_TK itself?",
     )
     def test_other_inputs(self, subject, rng):
         idx_TK = oracles_dispatch.routing(whole(rng, 5, 7), 6, 3, rng)
-        for given_TK in (*strided((idx_TK,)), idx_TK.int()):
-            out = self.compare(subject, given_TK, 6)
-            expect_untouched(out, (given_TK, 6), PLAN)
+        args = (strided(idx_TK), 6)
+        expect_untouched(self.compare(subject, *args), args, PLAN)
         self.compare(subject, torch.zeros(4, 1, dtype=torch.int64), 1)
 
     def behaviour(self, subject):
         idx_TK = oracles_dispatch.routing(6, 5, 3, seed(301), among=(0, 1, 3))
         out = subject.run(call, "plan_dispatch", idx_TK, 5)
         (stored_TK,) = strided((oracles_dispatch.routing(4, 3, 2, seed(302)),))
-        few_TK = torch.tensor([[1, 2]], dtype=torch.int32)
+        few_TK = torch.tensor([[1, 2]])
         return [
             _whole(out),
             out.inputs[0],
@@ -148,11 +149,11 @@ class TestGatherTokens:
         x_TD = torch.randn(tokens, d_model, generator=rng).to(dtype)
         return x_TD, plan_of(tokens, experts, k, rng), k
 
-    def compare(self, subject, args):
+    def compare(self, subject, args, expect=expect_values):
         given = named(GATHER, args)
         out = subject.run(call, "gather_tokens", *args)
         want_ND = oracles_dispatch.gather_tokens(*args)
-        expect_tensor(returned(out, given), want_ND, "ND", given, what="x_ND", rtol=0, atol=0)
+        expect(returned(out, given), want_ND, "ND", given, what="x_ND", rtol=0, atol=0)
         return out
 
     @criterion(
@@ -187,16 +188,18 @@ class TestGatherTokens:
             _, got = returned(subject.run(vjp, "gather_tokens", args, (dx_ND,), wrt=(0,)), given)
             expect_gradients(got, want, ("x_TD",), given)
 
+    test_together = together(2, test_one_slot, test_several_slots, test_gradients)
+
     @criterion(
         1,
-        "bfloat16, float64 and strided tokens and an int32 plan work; no input is edited",
+        "bfloat16, float64 and strided tokens work; no input is edited",
         hint="Which dtype has x_ND, and do you write into one of the arguments?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype in (torch.float64, torch.bfloat16):
             x_TD, order_N, k = self.inputs(whole(rng, 4, 6), 3, 5, 2, rng, dtype)
-            args = (*strided((x_TD,)), order_N.int(), k)
-            expect_untouched(self.compare(subject, args), args, GATHER)
+            args = (strided(x_TD), order_N, k)
+            expect_untouched(self.compare(subject, args, expect_tensor), args, GATHER)
 
     def behaviour(self, subject):
         args = self.inputs(5, 3, 4, 3, seed(311))
@@ -207,7 +210,7 @@ class TestGatherTokens:
             out,
             out.inputs,
             subject.run(call, "gather_tokens", *self.inputs(4, 2, 3, 1, seed(314))),
-            subject.run(call, "gather_tokens", *strided((1e60 * x_TD,)), order_N.int(), k),
+            subject.run(call, "gather_tokens", strided(1e60 * x_TD), order_N, k),
             subject.run(vjp, "gather_tokens", args, (dx_ND,), wrt=(0,)),
         ]
 
@@ -222,11 +225,11 @@ class TestGroupedFfn:
         weights = oracles_dispatch.experts(experts, d_model, d_ff, rng)
         return x_ND.to(dtype), counts_E, *(w.to(dtype) for w in weights)
 
-    def compare(self, subject, args, **tolerance):
+    def compare(self, subject, args, expect=expect_values, **tolerance):
         given = named(FFN, args)
         out = subject.run(call, "grouped_ffn", *args)
         want_ND = oracles_dispatch.grouped_ffn(*args)
-        expect_tensor(returned(out, given), want_ND, "ND", given, what="y_ND", **tolerance)
+        expect(returned(out, given), want_ND, "ND", given, what="y_ND", **tolerance)
         return out
 
     @criterion(
@@ -271,27 +274,18 @@ class TestGroupedFfn:
             _, got = returned(subject.run(vjp, "grouped_ffn", args, (dy_ND,), wrt), given)
             expect_gradients(got, want, [FFN[i] for i in wrt], given)
 
-    @criterion(
-        1,
-        "bfloat16 rows come back as bfloat16, also when the weights are float32",
-        hint="What does @ say to a bfloat16 and a float32 matrix, and which dtype do the rows go back in?",
-    )
-    def test_mixed_dtypes(self, subject, rng):
-        x_ND, counts_E, *weights = self.inputs(3, 5, whole(rng, 3, 5), rng, dtype=torch.bfloat16)
-        for dtype in (torch.bfloat16, torch.float32):
-            args = (x_ND, counts_E, *(w.to(dtype) for w in weights))
-            self.compare(subject, args, rtol=6e-2, atol=6e-2)
+    test_together = together(2, test_one_expert, test_groups, test_empty_experts, test_gradients)
 
     @criterion(
         1,
-        "float64 and strided inputs and int32 counts work; no input is edited",
+        "bfloat16, float64 and strided inputs work; no input is edited",
         hint="Which dtype does your result have, and do you write into x_ND?",
     )
     def test_other_inputs(self, subject, rng):
-        for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 6e-2)):
             args = strided(self.inputs(3, 5, whole(rng, 3, 5), rng, (1,), dtype))
-            args = (args[0], args[1].int(), *args[2:])
-            out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
+            atol = rtol if dtype == torch.bfloat16 else rtol / 100
+            out = self.compare(subject, args, expect_tensor, rtol=rtol, atol=atol)
             expect_untouched(out, args, FFN)
 
     def behaviour(self, subject):
@@ -300,12 +294,12 @@ class TestGroupedFfn:
         huge = (1e20 * w for w in weights)  # cubed, more than float32 can hold
         out = subject.run(call, "grouped_ffn", *args)
         dy_ND = torch.randn(len(x_ND), 2, generator=seed(323))
-        half = subject.run(call, "grouped_ffn", x_ND.bfloat16(), counts_E, *(w.float() for w in weights))
+        half = subject.run(call, "grouped_ffn", x_ND.bfloat16(), counts_E, *(w.bfloat16() for w in weights))
         return [
             out,
             out.inputs[0],
             subject.run(call, "grouped_ffn", *self.inputs(2, 3, 3, seed(324))),
-            subject.run(call, "grouped_ffn", *strided((x_ND, counts_E.int(), *huge))),
+            subject.run(call, "grouped_ffn", *strided((x_ND, counts_E, *huge))),
             half.error or str(getattr(half.value, "dtype", None)),
             subject.run(vjp, "grouped_ffn", (x_ND, counts_E, *weights), (dy_ND,), wrt=(0, 2, 3, 4)),
         ]
@@ -325,11 +319,11 @@ class TestCombine:
         y_ND, order_N, weights_TK = self.inputs(*args)
         return y_ND, order_N, torch.ones_like(weights_TK)
 
-    def compare(self, subject, args, **tolerance):
+    def compare(self, subject, args, expect=expect_values, **tolerance):
         given = named(COMBINE, args)
         out = subject.run(call, "combine", *args)
         want_TD = oracles_dispatch.combine(*args)
-        expect_tensor(returned(out, given), want_TD, "TD", given, what="y_TD", **tolerance)
+        expect(returned(out, given), want_TD, "TD", given, what="y_TD", **tolerance)
         return out
 
     @criterion(
@@ -373,6 +367,8 @@ class TestCombine:
             _, got = returned(subject.run(vjp, "combine", args, (dy_TD,), wrt=(0, 2)), given)
             expect_gradients(got, want, ("y_ND", "weights_TK"), given)
 
+    test_together = together(3, test_returns, test_sums, test_weights, test_gradients)
+
     @criterion(
         1,
         "bfloat16 rows come back as bfloat16, also when the weights are float32",
@@ -381,18 +377,17 @@ class TestCombine:
     def test_mixed_dtypes(self, subject, rng):
         y_ND, order_N, weights_TK = self.inputs(whole(rng, 4, 6), 3, 5, 2, rng, torch.bfloat16)
         for dtype in (torch.bfloat16, torch.float32):
-            self.compare(subject, (y_ND, order_N, weights_TK.to(dtype)), rtol=4e-2, atol=4e-2)
+            self.compare(subject, (y_ND, order_N, weights_TK.to(dtype)), expect_tensor, rtol=4e-2, atol=4e-2)
 
     @criterion(
         1,
-        "float64 and strided inputs and an int32 plan work; no input is edited",
+        "float64 and strided inputs work; no input is edited",
         hint="Do you multiply y_ND in place, or make a new tensor?",
     )
     def test_other_inputs(self, subject, rng):
         for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
             args = strided(self.inputs(whole(rng, 4, 6), 3, 5, 2, rng, dtype))
-            args = (args[0], args[1].int(), args[2])
-            out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
+            out = self.compare(subject, args, expect_tensor, rtol=rtol, atol=rtol / 100)
             expect_untouched(out, args, COMBINE)
 
     def behaviour(self, subject):
@@ -405,13 +400,13 @@ class TestCombine:
             out,
             out.inputs[0],
             subject.run(call, "combine", *self.unweighted(4, 2, 3, 1, seed(334))),
-            subject.run(call, "combine", *strided((1e60 * y_ND, order_N.int(), weights_TK))),
+            subject.run(call, "combine", *strided((1e60 * y_ND, order_N, weights_TK))),
             half.error or str(getattr(half.value, "dtype", None)),
             subject.run(vjp, "combine", args, (dy_TD,), wrt=(0, 2)),
         ]
 
 
-@grades("MoELayer", hidden=2)
+@grades("MoELayer", hidden=4)
 class TestMoELayer:
     names = ("d_model", "d_ff", "num_experts", "top_k")
 
@@ -437,13 +432,13 @@ class TestMoELayer:
         y_BSD, idx_TK = expect_tuple(report["result"], 2, given, "y_BSD, idx_TK")
         return out, y_BSD, idx_TK, given
 
-    def compare(self, subject, options, state, x_BSD, any_shape=True, **tolerance):
+    def compare(self, subject, options, state, x_BSD, any_shape=True, expect=expect_values, **tolerance):
         out, y_BSD, _, given = self.step(subject, options, state, x_BSD)
         k, renormalize = options["top_k"], options.get("renormalize", True)
         want_BSD = oracles_dispatch.moe_layer(x_BSD, *state.values(), k, renormalize)
         if any_shape:
             y_BSD = self.shaped(y_BSD, want_BSD)
-        expect_tensor(y_BSD, want_BSD, "BSD", given, what="y_BSD", **tolerance)
+        expect(y_BSD, want_BSD, "BSD", given, what="y_BSD", **tolerance)
         return out
 
     @staticmethod
@@ -471,7 +466,7 @@ class TestMoELayer:
             expect(report["trained"][name], f"{name} does not ask for a gradient", options)
 
     @criterion(
-        3,
+        2,
         "y_BSD: route every token, run its experts, add their weighted outputs, restore the shape",
         hint="Do the tokens come out in the order and the shape in which they went in?",
     )
@@ -525,7 +520,30 @@ class TestMoELayer:
             expect_gradients(got, want, names, {**given, "dy_BSD": dy_BSD})
 
     @criterion(
-        2,
+        1,
+        "two layers share nothing",
+        hint="Whose parameters does a second layer have: its own, or those of the class?",
+    )
+    def test_own_parameters(self, subject, rng):
+        options, state, _ = self.case(2, 3, 4, 3, whole(rng, 5, 6), 2, rng)
+        report = returned(subject.run(moe_layer_parameters, options, state), options)
+        for name in STATE:
+            shared = torch.equal(report["first"][name], report["second"].get(name, torch.empty(0)))
+            expect(not shared, f"loading {name} into one layer changed it in another", options)
+
+    test_together = together(
+        5,
+        test_parameters,
+        test_output,
+        test_indices,
+        test_renormalize,
+        test_ends,
+        test_gradients,
+        test_own_parameters,
+    )
+
+    @criterion(
+        1,
         "bfloat16 comes back as bfloat16, but the router decides in float32",
         hint="Two logits differ by 0.001. In which dtype can your router still tell them apart?",
     )
@@ -542,18 +560,14 @@ class TestMoELayer:
 
     @criterion(
         1,
-        "two layers share nothing, and a call edits no input; float64 stays float64",
-        hint="Whose parameters does a second layer have: its own, or those of the class?",
+        "float64 stays float64, strided tokens work, and a call edits no input",
+        hint="Do you need x_BSD to lie in memory row by row, and which dtype does the result have?",
     )
-    def test_own_parameters(self, subject, rng):
+    def test_other_inputs(self, subject, rng):
         options, state, x_BSD = self.case(2, 3, 4, 3, whole(rng, 5, 6), 2, rng)
-        report = returned(subject.run(moe_layer_parameters, options, state), options)
-        for name in STATE:
-            shared = torch.equal(report["first"][name], report["second"].get(name, torch.empty(0)))
-            expect(not shared, f"loading {name} into one layer changed it in another", options)
         double = {name: tensor.double() for name, tensor in state.items()}
-        (x_BSD,) = strided((x_BSD.double(),))
-        out = self.compare(subject, options, double, x_BSD, rtol=1e-5)
+        x_BSD = strided(x_BSD.double())
+        out = self.compare(subject, options, double, x_BSD, expect=expect_tensor, rtol=1e-5)
         expect_untouched(out, (x_BSD,), ("x_BSD",))
 
     def behaviour(self, subject):

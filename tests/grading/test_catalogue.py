@@ -92,9 +92,15 @@ def test_catalogue_is_large_enough(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_criterion_catches_a_misconception(name):
-    """A criterion that no misconception needs is either idle or lacks its misconception."""
-    needed = {entry.caught_by for entry in entries(TESTS / "misconceptions", name)}
-    assert {line.name for line in criteria(grader_of(name))} == needed
+    """A criterion that no misconception needs is either idle or lacks its misconception.
+
+    The criterion `together` repeats others, so none needs it alone: it must reject one that another names.
+    """
+    catalogue = entries(TESTS / "misconceptions", name)
+    needed = {entry.caught_by for entry in catalogue}
+    repeated = {line.name for line in criteria(grader_of(name))} - needed
+    assert repeated <= {"together"}
+    assert all(any(rejects(grader_of(name), line, entry) for entry in catalogue) for line in repeated)
 
 
 @pytest.mark.parametrize("name", [name for name in EXERCISES if EXERCISES[name].graded])

@@ -13,6 +13,7 @@ import torch
 
 from moe_course.grading.exercises.protocol import Opaque, Outcome
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 MAX_SHOWN = 4_000  # characters of one value in a report
 
 AXIS_WORDS = {
@@ -136,8 +137,8 @@ def expect_index(
     what: str = "the indices",
     any_order: bool = False,
 ) -> None:
-    """`got` is a tensor of integers (int64 or int32) equal to `want`; with `any_order`, as a set in each row."""
-    if not isinstance(got, torch.Tensor) or got.dtype not in (torch.int64, torch.int32):
+    """`got` is a tensor of integers of any width equal to `want`; with `any_order`, as a set in each row."""
+    if not isinstance(got, torch.Tensor) or got.dtype not in INTEGERS:
         kind = got.dtype if isinstance(got, torch.Tensor) else _kind(got)
         raise CheckFailed(f"{what} should be a tensor of integers, not {kind}", given, want, got)
     got = got.long()

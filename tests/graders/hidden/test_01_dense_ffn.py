@@ -8,13 +8,12 @@ import torch
 
 from graders import oracles
 from graders import test_01_dense_ffn as public
-from graders.common import named, wholes
-from graders.probes import call
+from graders.common import expect_count, expect_values, named, wholes
+from graders.probes import call, vjp
 from moe_course.config import ModelConfig
 from moe_course.grading.exercises.expect import (
-    expect_number,
+    expect_gradients,
     expect_raises,
-    expect_tensor,
     expect_tuple,
     returned,
 )
@@ -25,17 +24,22 @@ from moe_course.published import PRESETS
 @grades("swiglu_ffn")
 class HiddenSwigluFfn:
     @criterion(
-        1, "layers of any size, also with large activations", hint="What does exp do to a number like 120?"
+        1,
+        "layers of any size, also with large activations; gradients too",
+        hint="What does exp do to a number like 120?",
     )
     def test_sizes(self, subject, rng):
         for scale in (1.0, 60.0):
             x_TD, *weights = public.ffn_inputs(*wholes(rng, (20, 50), (16, 40), (41, 70)), rng)
             args = (scale * x_TD, *weights)
             given = named(public.SWIGLU, args)
-            got = returned(subject.run(call, "swiglu_ffn", *args), given)
-            expect_tensor(
-                got, oracles.swiglu(*args), "TD", given, what="y_TD", rtol=1e-3, atol=1e-5 * scale**2
+            dy_TD = torch.randn(*x_TD.shape, generator=rng)
+            y_TD, got = returned(subject.run(vjp, "swiglu_ffn", args, (dy_TD,), wrt=(0, 1, 2, 3)), given)
+            expect_values(
+                y_TD, oracles.swiglu(*args), "TD", given, what="y_TD", rtol=1e-3, atol=1e-5 * scale**2
             )
+            want = oracles.gradients(oracles.swiglu, args, dy_TD, wrt=(0, 1, 2, 3))
+            expect_gradients(got, want, public.SWIGLU.split(), given, rtol=1e-3, atol=1e-5 * scale**2)
 
     @criterion(
         1,
@@ -57,7 +61,7 @@ class HiddenSwigluFfn:
         for case, (inputs, want) in cases.items():
             given = named(public.SWIGLU, inputs)
             got = returned(subject.run(call, "swiglu_ffn", *inputs), given)
-            expect_tensor(got, want, "TD", given, what=f"y_TD, {case}", atol=1e-5)
+            expect_values(got, want, "TD", given, what=f"y_TD, {case}", atol=1e-5)
 
 
 @grades("ffn_params")
@@ -72,7 +76,7 @@ class HiddenFfnParams:
         for args in ((1, d_ff), (d_model, 1), (d_model, d_ff), (d_model, 2 * d_ff), (2 * d_model, d_ff)):
             given = named("d_model d_ff", args)
             got = returned(subject.run(call, "ffn_params", *args), given)
-            expect_number(got, 3 * args[0] * args[1], given)
+            expect_count(got, 3 * args[0] * args[1], given)
 
 
 @grades("ffn_flops")
@@ -93,13 +97,13 @@ class HiddenFfnFlops:
         ):
             given = named("num_tokens d_model d_ff", args)
             got = returned(subject.run(call, "ffn_flops", *args), given)
-            expect_number(got, 6 * args[0] * args[1] * args[2], given)
+            expect_count(got, 6 * args[0] * args[1] * args[2], given)
 
 
 @grades("moe_ffn_params")
 class HiddenMoeFfnParams:
     @criterion(
-        1,
+        2,
         "layers of any size: one expert, all chosen, one shared expert more",
         hint="Which of the two numbers depends on k, and by how much does one more shared expert raise them?",
     )
@@ -119,8 +123,8 @@ class HiddenMoeFfnParams:
             got = returned(subject.run(call, "moe_ffn_params", *args), given)
             total, active = expect_tuple(got, 2, given, "total, active")
             want = public.TestMoeFfnParams.want(*args)
-            expect_number(total, want[0], given, what="the total")
-            expect_number(active, want[1], given, what="the active count")
+            expect_count(total, want[0], given, what="the total")
+            expect_count(active, want[1], given, what="the active count")
 
     @criterion(
         1,
@@ -193,7 +197,7 @@ class HiddenModelParams:
 @grades("active_matched_d_ff")
 class HiddenActiveMatchedDff:
     @criterion(
-        1,
+        2,
         "other widths and numbers of experts, a single one too",
         hint="How many experts of this width does a token visit in all?",
     )
@@ -208,7 +212,7 @@ class HiddenActiveMatchedDff:
         for args in cases:
             given = dict(zip(("d_ff_dense", "top_k", "num_shared"), args, strict=False))
             got = returned(subject.run(call, "active_matched_d_ff", *args), given)
-            expect_number(got, args[0] // sum(args[1:]), given)
+            expect_count(got, args[0] // sum(args[1:]), given)
 
     @criterion(
         1,

@@ -6,9 +6,9 @@ import torch
 
 from graders import oracles
 from graders import test_02_topk_routing as public
-from graders.common import named, wholes
+from graders.common import expect_values, named, wholes
 from graders.probes import call, vjp
-from moe_course.grading.exercises.expect import expect_gradients, expect_index, expect_tensor, returned
+from moe_course.grading.exercises.expect import expect_gradients, expect_index, returned
 from moe_course.grading.exercises.rubric import criterion, grades
 
 
@@ -23,7 +23,7 @@ class HiddenRouterProbs:
     def expect_probs(subject, args, want_TE, what, atol=1e-5):
         given = named("x_TD w_DE", args)
         got = returned(subject.run(call, "router_probs", *args), given)
-        expect_tensor(got, want_TE, "TE", given, what=what, rtol=0, atol=atol)
+        expect_values(got, want_TE, "TE", given, what=what, rtol=0, atol=atol)
 
     @criterion(
         1,
@@ -46,26 +46,32 @@ class HiddenRouterProbs:
 
     @criterion(
         1,
-        "many tokens and experts, in float32 and in bfloat16",
-        hint="What does rounding each logit to eight bits cost when there are many of them?",
+        "many tokens and experts, large logits too; gradients of all of them",
+        hint="Is the result connected with tokens and weights, and does it stay a number when logits are large?",
     )
     def test_sizes(self, subject, rng):
-        for dtype in (torch.float32, torch.bfloat16):
-            sizes = wholes(rng, (30, 60), (61, 90), (20, 50))
-            args = public.TestRouterProbs.inputs(*sizes, rng, dtype)
-            self.expect_probs(subject, args, oracles.router_probs(*args), "probs_TE")
+        sizes = wholes(rng, (30, 60), (61, 90), (20, 50))
+        x_TD, w_DE = public.TestRouterProbs.inputs(*sizes, rng)
+        self.expect_probs(subject, (x_TD, w_DE), oracles.router_probs(x_TD, w_DE), "probs_TE")
+        large = (100 * x_TD, w_DE)
+        self.expect_probs(subject, large, oracles.router_probs(*large), "probs_TE", atol=1e-3)
+        c_TE = torch.randn(len(x_TD), w_DE.shape[1], generator=rng)
+        given = named("x_TD w_DE dprobs_TE", (x_TD, w_DE, c_TE))
+        want = oracles.gradients(oracles.router_probs, (x_TD, w_DE), c_TE, wrt=(0, 1))
+        _, got = returned(subject.run(vjp, "router_probs", (x_TD, w_DE), (c_TE,), wrt=(0, 1)), given)
+        expect_gradients(got, want, ("x_TD", "w_DE"), given)
 
 
 @grades("top_k_gate")
 class HiddenTopKGate:
     @staticmethod
     def expect_gate(subject, probs_TE, k, renormalize, want, what=""):
-        """The experts as sets, and the weights from the largest down."""
+        """The experts and their weights, from the largest down."""
         *_, weights_TK, idx_TK, given = public.TestTopKGate.gate(
             subject, probs_TE, k, renormalize=renormalize
         )
-        expect_index(idx_TK, want[1], "TK", given, what=f"idx_TK{what}", any_order=True)
-        public.TestTopKGate.expect_weights(weights_TK, want[0], given)
+        expect_index(idx_TK, want[1], "TK", given, what=f"idx_TK{what}")
+        expect_values(weights_TK, want[0], "TK", given, what=f"weights_TK{what}")
 
     @criterion(
         1,
@@ -117,7 +123,7 @@ class HiddenSparseGates:
     @staticmethod
     def expect_gates(subject, logits_TE, k, want_TE, what="gates_TE"):
         _, got, given = public.TestSparseGates.gates(subject, logits_TE, k)
-        expect_tensor(got, want_TE, "TE", given, what=what)
+        expect_values(got, want_TE, "TE", given, what=what)
 
     @criterion(
         1,
@@ -151,6 +157,8 @@ class HiddenSparseGates:
         for k in (1, *wholes(rng, (2, 15)), experts):
             args = (oracles.distinct_logits(tokens, experts, rng), k)
             self.expect_gates(subject, *args, oracles.sparse_gates(*args))
+            large = (args[0] + 300 * (2 * torch.rand(tokens, 1, generator=rng) - 1), k)
+            self.expect_gates(subject, *large, oracles.sparse_gates(*large), "gates_TE of large logits")
             c_TE = torch.randn(tokens, experts, generator=rng)
             given = named("logits_TE k dgates_TE", (*args, c_TE))
             want = oracles.gradients(oracles.sparse_gates, args, c_TE, wrt=(0,))
@@ -174,11 +182,11 @@ class HiddenNoisyLogits:
             args = (x_TD, w_gate_DE, w_noise_DE, times * noise_TE, True)
             given = named(public.NOISY, args)
             got = returned(subject.run(call, "noisy_logits", *args), given)
-            expect_tensor(got, clean_TE + times * added_TE, "TE", given, what="logits_TE", atol=1e-4)
+            expect_values(got, clean_TE + times * added_TE, "TE", given, what="logits_TE", atol=1e-4)
 
     @criterion(
         1,
-        "many tokens and experts; the noise of one touches no other",
+        "many tokens and experts; the noise of one touches no other; a large scale; gradients",
         hint="Which token and which expert does each number in noise_TE belong to?",
     )
     def test_sizes(self, subject, rng):
@@ -200,7 +208,18 @@ class HiddenNoisyLogits:
         ):
             given = named(public.NOISY, args)
             got = returned(subject.run(call, "noisy_logits", *args), given)
-            expect_tensor(got, oracles.noisy_logits(*args), "TE", given, what="logits_TE", atol=1e-5)
+            expect_values(got, oracles.noisy_logits(*args), "TE", given, what="logits_TE", atol=1e-5)
+        large = (100 * x_TD.abs(), w_gate_DE, w_noise_DE.abs(), noise_TE, True)
+        got = returned(subject.run(call, "noisy_logits", *large), named(public.NOISY, large))
+        expect_values(
+            got, oracles.noisy_logits(*large), "TE", named(public.NOISY, large), what="logits_TE", atol=1e-2
+        )
+        for training in (False, True):
+            args, wrt = (x_TD, w_gate_DE, w_noise_DE, noise_TE, training), (0, 1, 2)[: 2 + training]
+            given = named(public.NOISY, args)
+            want = oracles.gradients(oracles.noisy_logits, args, quiet_TE, wrt)
+            _, got = returned(subject.run(vjp, "noisy_logits", args, (quiet_TE,), wrt), given)
+            expect_gradients(got, want, [public.NOISY.split()[i] for i in wrt], given)
 
 
 @grades("moe_loop")
@@ -209,7 +228,7 @@ class HiddenMoeLoop:
     def expect_y(subject, args, want_TD, what="y_TD", **tolerance):
         given = named(public.MOE, args)
         got = returned(subject.run(call, "moe_loop", *args), given)
-        expect_tensor(got, want_TD, "TD", given, what=what, **{"atol": 1e-5, **tolerance})
+        expect_values(got, want_TD, "TD", given, what=what, **{"atol": 1e-5, **tolerance})
 
     @criterion(
         1,
@@ -261,7 +280,7 @@ class HiddenSwitchGate:
     def expect_gate(subject, logits_TE, want, what=""):
         _, weight_T, idx_T, given = public.TestSwitchGate.gate(subject, logits_TE)
         expect_index(idx_T, want[1], "T", given, what=f"idx_T{what}")
-        expect_tensor(weight_T, want[0], "T", given, what=f"weight_T{what}")
+        expect_values(weight_T, want[0], "T", given, what=f"weight_T{what}")
 
     @criterion(
         1,
@@ -290,6 +309,8 @@ class HiddenSwitchGate:
     def test_sizes(self, subject, rng):
         logits_TE = oracles.distinct_logits(*wholes(rng, (30, 60), (16, 28)), rng)
         self.expect_gate(subject, logits_TE, oracles.switch_gate(logits_TE))
+        large_TE = logits_TE + 300 * (2 * torch.rand(len(logits_TE), 1, generator=rng) - 1)
+        self.expect_gate(subject, large_TE, oracles.switch_gate(large_TE), " of large logits")
         c_T = torch.randn(len(logits_TE), generator=rng)
         given = {"logits_TE": logits_TE, "dweight_T": c_T}
         want = oracles.gradients(lambda z: oracles.switch_gate(z)[0], (logits_TE,), c_T, wrt=(0,))
@@ -303,7 +324,7 @@ class HiddenRouterGradient:
     def expect_gradient(subject, args, want_TE, what="dlogits_TE"):
         given = named(public.GRADIENT, args)
         got = returned(subject.run(call, "router_gradient", *args), given)
-        expect_tensor(got, want_TE, "TE", given, what=what, atol=1e-5)
+        expect_values(got, want_TE, "TE", given, what=what, atol=1e-5)
 
     @criterion(
         1,

@@ -6,14 +6,13 @@ import torch
 
 from graders import oracles, oracles_dispatch
 from graders import test_03_dispatch as public
-from graders.common import named, whole
-from graders.probes import call, vjp
+from graders.common import expect_values, named, whole
+from graders.probes import vjp
 from graders.probes.dispatch import moe_layer_step
 from graders.test_03_dispatch import COMBINE, FFN, GATHER, STATE, plan_of
 from moe_course.grading.exercises.expect import (
     expect_gradients,
     expect_index,
-    expect_tensor,
     expect_tuple,
     returned,
 )
@@ -38,7 +37,7 @@ class HiddenPlanDispatch:
 class HiddenGatherTokens:
     @criterion(
         1,
-        "shuffled tokens, and a plan that says so, give the same rows",
+        "shuffled tokens, and a plan that says so, give the same rows and gradients",
         hint="Does every assignment find its own token, wherever that stands?",
     )
     def test_shuffled(self, subject, rng):
@@ -48,8 +47,11 @@ class HiddenGatherTokens:
         moved_N = names_T.argsort()[order_N // k] * k + order_N % k
         for args in ((x_TD, order_N, k), (x_TD[names_T], moved_N, k)):
             given = named(GATHER, args)
-            got = returned(subject.run(call, "gather_tokens", *args), given)
-            expect_tensor(got, x_TD[order_N // k], "ND", given, what="x_ND", rtol=0, atol=0)
+            dx_ND = torch.randn(tokens * k, 3, generator=rng)
+            x_ND, got = returned(subject.run(vjp, "gather_tokens", args, (dx_ND,), wrt=(0,)), given)
+            expect_values(x_ND, x_TD[order_N // k], "ND", given, what="x_ND", rtol=0, atol=0)
+            want = oracles.gradients(oracles_dispatch.gather_tokens, args, dx_ND, wrt=(0,))
+            expect_gradients(got, want, ("x_TD",), given)
 
 
 @grades("grouped_ffn")
@@ -69,7 +71,7 @@ class HiddenGroupedFfn:
             given = {**named(FFN, case), "dy_ND": dy_ND}
             want = oracles.gradients(oracles_dispatch.grouped_ffn, case, dy_ND, wrt)
             y_ND, got = returned(subject.run(vjp, "grouped_ffn", case, (dy_ND,), wrt), given)
-            expect_tensor(y_ND, oracles_dispatch.grouped_ffn(*case), "ND", given, what="y_ND")
+            expect_values(y_ND, oracles_dispatch.grouped_ffn(*case), "ND", given, what="y_ND")
             expect_gradients(got, want, [FFN[i] for i in wrt], given)
 
 
@@ -88,14 +90,14 @@ class HiddenCombine:
             given = {**named(COMBINE, args), "dy_TD": dy_TD}
             want = oracles.gradients(oracles_dispatch.combine, args, dy_TD, wrt=(0, 2))
             y_TD, got = returned(subject.run(vjp, "combine", args, (dy_TD,), wrt=(0, 2)), given)
-            expect_tensor(y_TD, oracles_dispatch.combine(*args), "TD", given, what="y_TD")
+            expect_values(y_TD, oracles_dispatch.combine(*args), "TD", given, what="y_TD")
             expect_gradients(got, want, ("y_ND", "weights_TK"), given)
 
 
 @grades("MoELayer")
 class HiddenMoELayer:
     @criterion(
-        2,
+        1,
         "a token's output and experts hang on that token alone, not on its neighbours in the batch",
         hint="What does the second sequence have to do with the first one's output?",
     )
@@ -109,6 +111,14 @@ class HiddenMoELayer:
             given = {"MoELayer": options, **state, "x_BSD": x_BSD[rows]}
             report = returned(subject.run(moe_layer_step, options, state, x_BSD[rows]), given)
             y_BSD, idx_TK = expect_tuple(report["result"], 2, given, "y_BSD, idx_TK")
-            expect_tensor(y_BSD, want_BSD[rows], "BSD", given, what="y_BSD")
+            expect_values(y_BSD, want_BSD[rows], "BSD", given, what="y_BSD")
             mine_TK = want_TK.unflatten(0, (3, length))[rows].flatten(0, 1)
             expect_index(idx_TK, mine_TK, "TK", given, what="idx_TK", any_order=True)
+
+    @criterion(
+        3,
+        "all that the self-check asks about values and gradients, in one piece and on other numbers",
+        hint="Does the layer hold what it promises for each k, for each size and in each gradient?",
+    )
+    def test_whole(self, subject, rng):
+        public.TestMoELayer().test_together(subject, rng)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_balance
-from graders.common import random_idx, whole
+from graders import test_04_load_balancing as public
+from graders.common import expect_values, random_idx, whole
 from graders.probes import call, vjp
 from graders.test_04_load_balancing import (
     even_idx,
@@ -15,7 +16,6 @@ from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
     expect_index,
-    expect_tensor,
     expect_tuple,
     returned,
 )
@@ -47,6 +47,7 @@ class HiddenMaxViolation:
     def test_renamed(self, subject, rng):
         experts = whole(rng, 20, 40)
         load_E = torch.rand(experts, generator=rng) ** 3 + 0.01
+        load_E[whole(rng, 1, experts - 1)] = 0
         load_E = load_E / load_E.sum()
         for order_E in (torch.arange(experts), torch.randperm(experts, generator=rng)):
             given = {"load_E": load_E[order_E]}
@@ -58,7 +59,7 @@ class HiddenMaxViolation:
 class HiddenCvSquared:
     @criterion(
         1,
-        "one value among zeros gives E − 1",
+        "one value among zeros gives E − 1, and a gradient",
         hint="What are mean and variance of (v, 0, 0, …)?",
     )
     def test_all_on_one(self, subject, rng):
@@ -68,6 +69,10 @@ class HiddenCvSquared:
             given = {"values_E": values_E}
             got = returned(subject.run(call, "cv_squared", values_E), given)
             expect_statistic(got, torch.tensor(experts - 1.0), given)
+            dloss = torch.tensor(2.0)
+            want = oracles.gradients(oracles_balance.cv_squared, (values_E,), dloss, wrt=(0,))
+            _, grads = returned(subject.run(vjp, "cv_squared", (values_E,), (dloss,), wrt=(0,)), given)
+            expect_gradients(grads, want, ("values_E",), given, atol=1e-4)
 
 
 @grades("load_balancing_loss")
@@ -100,7 +105,7 @@ class HiddenLoadBalancingLoss:
 class HiddenRouterZLoss:
     @criterion(
         1,
-        "tokens of very different level, shuffled; many experts",
+        "tokens of very different level, shuffled; many experts; gradients",
         hint="Is each token's logsumexp squared by itself?",
     )
     def test_levels(self, subject, rng):
@@ -109,15 +114,18 @@ class HiddenRouterZLoss:
         logits_TE = torch.randn(tokens, experts, generator=rng) + level_T1
         for order_T in (torch.arange(tokens), torch.randperm(tokens, generator=rng)):
             given = {"logits_TE": logits_TE[order_T]}
-            got = returned(subject.run(call, "router_z_loss", logits_TE[order_T]), given)
+            args, dloss = (logits_TE[order_T],), torch.tensor(0.5)
+            got, grads = returned(subject.run(vjp, "router_z_loss", args, (dloss,), wrt=(0,)), given)
             expect_statistic(got, oracles_balance.router_z_loss(logits_TE), given, what="the loss")
+            want = oracles.gradients(oracles_balance.router_z_loss, args, dloss, wrt=(0,))
+            expect_gradients(grads, want, ("logits_TE",), given)
 
 
 @grades("biased_top_k")
 class HiddenBiasedTopK:
     @criterion(
         2,
-        "a bias for all experts alike changes nothing, however large",
+        "a bias for all experts alike changes nothing, however large; the rest on other numbers",
         hint="Which of the two results may depend on the level of the bias?",
     )
     def test_level_of_the_bias(self, subject, rng):
@@ -130,32 +138,37 @@ class HiddenBiasedTopK:
                 weights_TK, idx_TK = expect_tuple(returned(out, given), 2, given, "weights_TK, idx_TK")
                 expect_index(idx_TK, want_TK, "TK", given, what="idx_TK", any_order=True)
                 want_weights_TK = want_TE.gather(1, idx_TK.long())
-                expect_tensor(weights_TK, want_weights_TK, "TK", given, what="weights_TK", atol=1e-5)
+                expect_values(weights_TK, want_weights_TK, "TK", given, what="weights_TK", atol=1e-5)
+        public.TestBiasedTopK().test_together(subject, rng)
 
 
 @grades("update_bias")
 class HiddenUpdateBias:
     @criterion(
         1,
-        "twenty updates against a fixed load: the bias moves by twenty steps",
+        "twenty updates against a fixed load: twenty steps, and none for the expert at the mean",
         hint="Does a step depend on the bias that is there already?",
     )
     def test_many_updates(self, subject, rng):
         experts = whole(rng, 4, 7)
         counts_E = torch.randperm(10 * experts, generator=rng)[:experts]
+        counts_E[0] = 2 * experts * 10  # far above, and then the last expert exactly at the mean
+        counts_E[-1] = 0
+        counts_E[1] += -counts_E.sum() % (experts - 1)
+        counts_E[-1] = counts_E.sum() // (experts - 1)
         bias_E, want_E = torch.zeros(experts), torch.zeros(experts)
         for _ in range(20):
             given = {"bias_E": bias_E, "counts_E": counts_E, "rate": 0.5}
             bias_E = returned(subject.run(call, "update_bias", bias_E, counts_E, 0.5), given)
             want_E = oracles_balance.update_bias(want_E, counts_E, 0.5)
-            expect_tensor(bias_E, want_E, "E", given, what="the new bias_E")
+            expect_values(bias_E, want_E, "E", given, what="the new bias_E")
 
 
 @grades("expert_choice")
 class HiddenExpertChoice:
     @criterion(
         2,
-        "shuffled tokens: the same tokens are taken; every expert is full, whatever it is offered",
+        "shuffled tokens: the same tokens are taken; every expert is full; gradients on other numbers",
         hint="Does an expert's choice depend on where in the batch a token stands, or on what others chose?",
     )
     def test_shuffled(self, subject, rng):
@@ -169,8 +182,9 @@ class HiddenExpertChoice:
             out = subject.run(call, "expert_choice", shown_TE, capacity)
             weights_EC, idx_EC = expect_tuple(returned(out, given), 2, given, "weights_EC, idx_EC")
             want_EC, chosen_EC = oracles_balance.expert_choice(shown_TE, capacity)
-            expect_tensor(weights_EC, want_EC, "EC", given, what="weights_EC")
+            expect_values(weights_EC, want_EC, "EC", given, what="weights_EC")
             expect_index(idx_EC, chosen_EC, "EC", given, what="idx_EC")
+        public.TestExpertChoice().test_together(subject, rng)
 
 
 @grades("global_load")
@@ -182,6 +196,8 @@ class HiddenGlobalLoad:
     )
     def test_split(self, subject, rng):
         counts_ME = torch.randint(0, 40, (whole(rng, 3, 6), whole(rng, 5, 9)), generator=rng)
+        counts_ME[:, 1] = 0
+        counts_ME[-1] = 0
         part_E = (counts_ME[0] * torch.rand(counts_ME.shape[1], generator=rng)).long()
         split_ME = torch.cat([part_E[None], (counts_ME[0] - part_E)[None], counts_ME[1:]])
         for shown_ME in (counts_ME, split_ME):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,26 +36,44 @@ def vjp(
 
     `cotangents` belong to the floating-point tensors of the result, in order. None means that no gradient
     reaches the argument at all, which is something else than a gradient of zero.
+
+    Whether an input is edited in place is another question: where autograd refuses such an edit, the gradient is
+    computed as if the code had worked on copies.
     """
-    args = [arg.clone().requires_grad_() if index in wrt else arg for index, arg in enumerate(args)]
-    own = [arg.clone() if index in wrt else arg for index, arg in enumerate(args)]  # no leaf: may be edited
     try:
-        value = _unnamed(namespace[name](*own))
-        outputs = [leaf for leaf in _tensors(value) if leaf.is_floating_point()]
-        pairs = [
-            (o, c)
-            for o, c in zip(outputs, cotangents, strict=False)
-            if o.requires_grad and o.shape == c.shape
-        ]
-        gradients: Sequence[torch.Tensor | None] = [None] * len(wrt)
-        if pairs:
-            total = sum((output * cotangent.to(output.dtype)).sum() for output, cotangent in pairs)
-            gradients = torch.autograd.grad(total, [args[index] for index in wrt], allow_unused=True)
+        try:
+            return _vjp(namespace[name], args, cotangents, wrt)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            with torch.autograd.graph.allow_mutation_on_saved_tensors():
+                return _vjp(namespace[name], args, cotangents, wrt)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return Outcome(error=raised(error))
+
+
+def _vjp(
+    function: Callable[..., Any], args: Sequence[Any], cotangents: Sequence[torch.Tensor], wrt: Sequence[int]
+) -> Outcome:
+    """One run of `vjp`. The code gets copies of the leaves, because autograd lets nobody edit a leaf in place."""
+    leaves = {index: args[index].clone().requires_grad_() for index in wrt}
+    copies = [leaves[index].clone() if index in wrt else _copy(arg) for index, arg in enumerate(args)]
+    value = _unnamed(function(*copies))
+    outputs = [leaf for leaf in _tensors(value) if leaf.is_floating_point()]
+    pairs = [
+        (o, c) for o, c in zip(outputs, cotangents, strict=False) if o.requires_grad and o.shape == c.shape
+    ]
+    gradients: Sequence[torch.Tensor | None] = [None] * len(wrt)
+    if pairs:
+        total = sum((output * cotangent.to(output.dtype)).sum() for output, cotangent in pairs)
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     return Outcome(value=(plain(value), plain(tuple(gradients))))
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 def _unnamed(value: Any) -> Any:

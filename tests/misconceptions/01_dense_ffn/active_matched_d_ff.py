@@ -20,7 +20,7 @@ def multiplied_instead_of_divided(d_ff_dense, top_k, num_shared=0):
     return d_ff_dense * (top_k + num_shared)
 
 
-@caught_by("width")
+@caught_by("exact_int", form=True)
 def as_a_float(d_ff_dense, top_k, num_shared=0):
     """Can a matrix have 3.0 columns? Which division gives an int?"""
     _checked(d_ff_dense, top_k, num_shared)
@@ -60,7 +60,7 @@ def one_shared_expert_by_default(d_ff_dense, top_k, num_shared=1):
     return d_ff_dense // (top_k + num_shared)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def rounded_down(d_ff_dense, top_k, num_shared=0):
     """Three experts of width 3 in place of a layer of 10: does the compute still match?"""
     if d_ff_dense < 1 or top_k < 1 or num_shared < 0:
@@ -68,7 +68,7 @@ def rounded_down(d_ff_dense, top_k, num_shared=0):
     return d_ff_dense // (top_k + num_shared)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def rounded_up(d_ff_dense, top_k, num_shared=0):
     """Three experts of width 4 in place of a layer of 10: does the compute still match?"""
     if d_ff_dense < 1 or top_k < 1 or num_shared < 0:
@@ -76,7 +76,7 @@ def rounded_up(d_ff_dense, top_k, num_shared=0):
     return -(-d_ff_dense // (top_k + num_shared))
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def only_the_remainder_checked(d_ff_dense, top_k, num_shared=0):
     """12 divides by 0 + 3, and 0 divides by anything. Do such sizes make sense?"""
     if d_ff_dense % (top_k + num_shared):
@@ -84,7 +84,7 @@ def only_the_remainder_checked(d_ff_dense, top_k, num_shared=0):
     return d_ff_dense // (top_k + num_shared)
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def asserted(d_ff_dense, top_k, num_shared=0):
     """What remains of an assert under `python -O`, and which exception should a caller expect?"""
     assert d_ff_dense > 0

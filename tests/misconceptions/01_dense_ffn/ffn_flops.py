@@ -37,13 +37,13 @@ def every_pair_of_tokens(num_tokens, d_model, d_ff):
     return 6 * num_tokens**2 * d_model * d_ff
 
 
-@caught_by("exact_int")
+@caught_by("exact_int", form=True)
 def as_a_float(num_tokens, d_model, d_ff):
     """What is left of the last digits of a very large float?"""
     return 2.0 * num_tokens * 3 * d_model * d_ff
 
 
-@caught_by("exact_int")
+@caught_by("exact_int", form=True)
 def through_a_float(num_tokens, d_model, d_ff):
     """int() makes an integer of it again. But which digits did the float keep on the way?"""
     return int(6e0 * num_tokens * d_model * d_ff)

@@ -31,13 +31,13 @@ def sides_added(d_model, d_ff):
     return 3 * (d_model + d_ff)
 
 
-@caught_by("exact_int")
+@caught_by("exact_int", form=True)
 def as_a_float(d_model, d_ff):
     """Can half a parameter exist? What is left of the last digits of a very large float?"""
     return 3.0 * d_model * d_ff
 
 
-@caught_by("exact_int")
+@caught_by("exact_int", form=True)
 def through_a_float(d_model, d_ff):
     """int() makes an integer of it again. But which digits did the float keep on the way?"""
     return int(3e0 * d_model * d_ff)

@@ -267,3 +267,9 @@ def summed_in_float32(config):
 def summed_in_int32(config):
     """What is the largest number that 32 bits can count to?"""
     return tuple(int(torch.tensor(count).to(torch.int32)) for count in _count(config))
+
+
+@caught_by("exact_int", form=True)
+def as_floats(config):
+    """Is a number of parameters ever a fraction? Which of your operations turns an int into a float?"""
+    return tuple(float(count) for count in _count(config))

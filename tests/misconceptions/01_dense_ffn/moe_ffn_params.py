@@ -87,14 +87,14 @@ def two_matrices_per_expert(d_model, d_ff, num_experts, top_k, num_shared=0):
     return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def nothing_checked(d_model, d_ff, num_experts, top_k, num_shared=0):
     """What should six of five experts mean?"""
     router, expert = d_model * num_experts, 3 * d_model * d_ff
     return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def only_too_large_k_refused(d_model, d_ff, num_experts, top_k, num_shared=0):
     """More experts than there are is one mistake. Which other sizes make no sense?"""
     if top_k > num_experts:
@@ -122,11 +122,19 @@ def no_shared_expert_refused(d_model, d_ff, num_experts, top_k, num_shared=0):
     return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
 
 
-@caught_by("bad_arguments")
+@caught_by("bad_arguments", form=True)
 def asserted(d_model, d_ff, num_experts, top_k, num_shared=0):
     """What remains of an assert under `python -O`, and which exception should a caller expect?"""
     assert min(d_model, d_ff, num_experts) > 0
     assert 1 <= top_k <= num_experts
     assert num_shared >= 0
     router, expert = d_model * num_experts, 3 * d_model * d_ff
+    return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert
+
+
+@caught_by("exact_int", form=True)
+def as_floats(d_model, d_ff, num_experts, top_k, num_shared=0):
+    """Is a number of parameters ever a fraction? Which of your operations turns an int into a float?"""
+    _checked(d_model, d_ff, num_experts, top_k, num_shared)
+    router, expert = float(d_model * num_experts), 3 * d_model * d_ff
     return router + (num_experts + num_shared) * expert, router + (top_k + num_shared) * expert

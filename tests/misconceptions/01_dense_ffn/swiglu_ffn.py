@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from moe_course.grading.judge.catalogue import caught_by
 
 
-@caught_by("shape_and_dtype")
+@caught_by("shape")
 def down_projection_forgotten(x_TD, w_gate_DF, w_up_DF, w_down_FD):
     """How wide is what you return, and how wide is the stream that it goes back to?"""
     return F.silu(x_TD @ w_gate_DF) * (x_TD @ w_up_DF)
@@ -63,14 +63,14 @@ def gate_detached(x_TD, w_gate_DF, w_up_DF, w_down_FD):
     return (F.silu(x_TD @ w_gate_DF).detach() * (x_TD @ w_up_DF)) @ w_down_FD
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def tokens_cast_to_float32(x_TD, w_gate_DF, w_up_DF, w_down_FD):
     """The tokens are float32 now. And the weights that they meet?"""
     x_TD = x_TD.float()
     return (F.silu(x_TD @ w_gate_DF) * (x_TD @ w_up_DF)) @ w_down_FD
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(x_TD, w_gate_DF, w_up_DF, w_down_FD):
     """What dtype should come back when x is bfloat16?"""
     x_TD, w_gate_DF, w_up_DF, w_down_FD = (a.float() for a in (x_TD, w_gate_DF, w_up_DF, w_down_FD))

@@ -194,7 +194,7 @@ def experts_without_gradient(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_d
     return y_TD
 
 
-@caught_by("mixed_dtypes")
+@caught_by("mixed_dtypes", form=True)
 def float32_comes_back(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
     """Which dtype do the layers above expect when the tokens are bfloat16?"""
     y_TD = torch.zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
@@ -205,7 +205,7 @@ def float32_comes_back(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EF
     return y_TD
 
 
-@caught_by("mixed_dtypes")
+@caught_by("mixed_dtypes", form=True)
 def float32_added_to_bfloat16(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
     """index_add wants both tensors in one dtype. Which dtype has a float32 weight times a bfloat16 output?"""
     y_TD = torch.zeros_like(x_TD)
@@ -225,7 +225,7 @@ def outputs_added_to_the_tokens(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, 
     return y_TD
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float64_rounded_to_float32(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
     """What does float() do to a float64 tensor?"""
     floats = (x_TD.float(), weights_TK.float(), idx_TK, w_gate_EDF.float(), w_up_EDF.float())
@@ -235,7 +235,7 @@ def float64_rounded_to_float32(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w
     return y_TD.to(x_TD.dtype)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def result_always_float32(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
     """Which dtype has torch.zeros when you name none?"""
     y_TD = torch.zeros(x_TD.shape)

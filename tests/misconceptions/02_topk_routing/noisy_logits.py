@@ -135,7 +135,7 @@ def softplus_by_hand(x_TD, w_gate_DE, w_noise_DE, noise_TE, training):
     return logits_TE + noise_TE * torch.log(1 + torch.exp(x_TD @ w_noise_DE)) if training else logits_TE
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def noise_scaled_in_place(x_TD, w_gate_DE, w_noise_DE, noise_TE, training):
     """Whose tensor is noise_TE, and what does the caller find in it afterwards?"""
     logits_TE = x_TD @ w_gate_DE
@@ -145,7 +145,7 @@ def noise_scaled_in_place(x_TD, w_gate_DE, w_noise_DE, noise_TE, training):
     return logits_TE
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_logits_of_everything(x_TD, w_gate_DE, w_noise_DE, noise_TE, training):
     """float32 is more than bfloat16 has. Is it also more than float64 has?"""
     x_TD, w_gate_DE, w_noise_DE, noise_TE = (a.float() for a in (x_TD, w_gate_DE, w_noise_DE, noise_TE))

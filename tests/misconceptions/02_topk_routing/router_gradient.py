@@ -116,14 +116,14 @@ def experts_sorted_without_their_outputs(dy_TD, expert_out_TKD, probs_TE, idx_TK
     return _softmax_backward(dprobs_TE, probs_TE)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_zeros(dy_TD, expert_out_TKD, probs_TE, idx_TK):
     """Which dtype has torch.zeros(T, E), and which have the signals that you put there?"""
     dprobs_TE = torch.zeros(probs_TE.shape).scatter_add(1, idx_TK, _signals(dy_TD, expert_out_TKD))
     return _softmax_backward(dprobs_TE, probs_TE)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def probabilities_overwritten(dy_TD, expert_out_TKD, probs_TE, idx_TK):
     """`*=` saves a tensor. Whose?"""
     dprobs_TE = _spread(_signals(dy_TD, expert_out_TKD), probs_TE, idx_TK)

@@ -42,31 +42,31 @@ def scaled_like_attention(x_TD, w_DE):
     return (x_TD.float() @ w_DE.float() / math.sqrt(x_TD.shape[-1])).softmax(dim=-1)
 
 
-@caught_by("float32_result")
+@caught_by("float32_result", form=True)
 def result_in_the_dtype_of_the_tokens(x_TD, w_DE):
     """Why round to bfloat16 again what you went to float32 for?"""
     return (x_TD.float() @ w_DE.float()).softmax(dim=-1).to(x_TD.dtype)
 
 
-@caught_by("float32_result")
+@caught_by("float32_result", form=True)
 def bfloat16_throughout(x_TD, w_DE):
     """How many digits does a bfloat16 probability have?"""
     return (x_TD @ w_DE).softmax(dim=-1)
 
 
-@caught_by("float32_logits")
+@caught_by("float32_logits", form=True)
 def float32_from_the_softmax_on(x_TD, w_DE):
     """Converting the logits comes too late for what the product has lost. Where must float32 begin?"""
     return (x_TD @ w_DE).softmax(dim=-1, dtype=torch.float32)
 
 
-@caught_by("float32_logits")
+@caught_by("float32_logits", form=True)
 def float32_after_the_softmax(x_TD, w_DE):
     """Does a conversion bring back the digits that bfloat16 rounded away?"""
     return (x_TD @ w_DE).softmax(dim=-1).float()
 
 
-@caught_by("float32_logits")
+@caught_by("float32_logits", form=True)
 def only_the_tokens_in_float32(x_TD, w_DE):
     """The tokens are float32 now. And the matrix that they meet?"""
     return (x_TD.float() @ w_DE).softmax(dim=-1).float()

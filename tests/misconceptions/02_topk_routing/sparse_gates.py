@@ -111,7 +111,7 @@ def exp_by_hand(logits_TE, k):
     return exp_TE / exp_TE.sum(dim=-1, keepdim=True)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def logits_overwritten(logits_TE, k):
     """Where do you write the −inf, and who else may still need those logits?"""
     threshold_T1 = logits_TE.topk(k, dim=-1).values[:, -1:]
@@ -119,14 +119,14 @@ def logits_overwritten(logits_TE, k):
     return logits_TE.softmax(dim=-1)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_gates(logits_TE, k):
     """The softmax may run in float32. In which dtype do the gates come back?"""
     top_TK, idx_TK = logits_TE.float().topk(k, dim=-1)
     return torch.zeros(logits_TE.shape).scatter(1, idx_TK, top_TK.softmax(dim=-1))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_zeros(logits_TE, k):
     """Which dtype has torch.zeros(T, E), and which have the gates you put into it?"""
     top_TK, idx_TK = logits_TE.topk(k, dim=-1)

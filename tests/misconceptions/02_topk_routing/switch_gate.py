@@ -99,27 +99,27 @@ def exp_by_hand(logits_TE):
     return weight_T.to(logits_TE.dtype), idx_T
 
 
-@caught_by("float32_softmax")
+@caught_by("float32_softmax", form=True)
 def softmax_by_hand_in_bfloat16(logits_TE):
     """exp, sum and division each round to eight bits here. How often would they have to, if you went to float32?"""
     exp_TE = (logits_TE - logits_TE.amax(dim=-1, keepdim=True)).exp()
     return (exp_TE / exp_TE.sum(dim=-1, keepdim=True)).max(dim=-1)
 
 
-@caught_by("float32_softmax")
+@caught_by("float32_softmax", form=True)
 def exp_of_a_bfloat16_log_softmax(logits_TE):
     """What does a rounding error in a logarithm become after exp?"""
     weight_T, idx_T = logits_TE.log_softmax(dim=-1).max(dim=-1)
     return weight_T.exp(), idx_T
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_weight(logits_TE):
     """The softmax may run in float32. In which dtype does the weight come back?"""
     return logits_TE.float().softmax(dim=-1).max(dim=-1)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def largest_logit_subtracted_in_place(logits_TE):
     """`-=` writes into the caller's tensor. Who else may need those logits, the balancing loss perhaps?"""
     logits_TE -= logits_TE.amax(dim=-1, keepdim=True)

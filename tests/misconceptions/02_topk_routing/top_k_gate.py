@@ -159,14 +159,14 @@ def sum_held_constant(probs_TE, k, renormalize=True):
     return weights_TK, idx_TK
 
 
-@caught_by("bad_k")
+@caught_by("bad_k", form=True)
 def nothing_checked(probs_TE, k, renormalize=True):
     """Who tells the caller about a k of 0, and does torch's own error say what is wrong?"""
     weights_TK, idx_TK = probs_TE.topk(k, dim=-1)
     return (_normalised(weights_TK) if renormalize else weights_TK), idx_TK
 
 
-@caught_by("bad_k")
+@caught_by("bad_k", form=True)
 def only_too_large_k_refused(probs_TE, k, renormalize=True):
     """A token with no expert at all: does that make sense?"""
     if probs_TE.dim() != 2 or k > probs_TE.shape[1]:
@@ -176,7 +176,7 @@ def only_too_large_k_refused(probs_TE, k, renormalize=True):
     return (_normalised(weights_TK) if renormalize else weights_TK), idx_TK
 
 
-@caught_by("bad_k")
+@caught_by("bad_k", form=True)
 def too_large_k_cut_to_fit(probs_TE, k, renormalize=True):
     """The caller asked for six of five experts and got five. Will anybody notice?"""
     if probs_TE.dim() != 2 or k < 1:
@@ -194,7 +194,7 @@ def all_experts_refused(probs_TE, k, renormalize=True):
     return (_normalised(weights_TK) if renormalize else weights_TK), idx_TK
 
 
-@caught_by("bad_k")
+@caught_by("bad_k", form=True)
 def asserted(probs_TE, k, renormalize=True):
     """What remains of an assert under `python -O`, and which exception should a caller expect?"""
     assert probs_TE.dim() == 2
@@ -203,7 +203,7 @@ def asserted(probs_TE, k, renormalize=True):
     return (_normalised(weights_TK) if renormalize else weights_TK), idx_TK
 
 
-@caught_by("bad_axes")
+@caught_by("bad_axes", form=True)
 def axes_not_checked(probs_TE, k, renormalize=True):
     """k is checked. What if somebody forgets to flatten the batch?"""
     if not 1 <= k <= probs_TE.shape[-1]:
@@ -212,7 +212,7 @@ def axes_not_checked(probs_TE, k, renormalize=True):
     return (_normalised(weights_TK) if renormalize else weights_TK), idx_TK
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_weights(probs_TE, k, renormalize=True):
     """Which dtype should come back when the probabilities are bfloat16?"""
     _checked(probs_TE, k)
@@ -220,7 +220,7 @@ def float32_weights(probs_TE, k, renormalize=True):
     return (_normalised(weights_TK) if renormalize else weights_TK), idx_TK
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def chosen_one_by_one_and_crossed_out(probs_TE, k, renormalize=True):
     """You cross out what is already chosen. In whose tensor?"""
     _checked(probs_TE, k)
@@ -232,3 +232,19 @@ def chosen_one_by_one_and_crossed_out(probs_TE, k, renormalize=True):
         probs_TE.scatter_(1, idx_T[:, None], -1.0)
     weights_TK = torch.stack(weights, dim=1)
     return (_normalised(weights_TK) if renormalize else weights_TK), torch.stack(idx, dim=1)
+
+
+@caught_by("renormalised")
+def one_choice_left_as_it_is(probs_TE, k, renormalize=True):
+    """With k = 1 the only weight of a token is its whole sum. To what is it scaled when renormalize is True?"""
+    _checked(probs_TE, k)
+    weights_TK, idx_TK = probs_TE.topk(k, dim=-1)
+    return (_normalised(weights_TK) if renormalize and k > 1 else weights_TK), idx_TK
+
+
+@caught_by("chooses")
+def slots_squeezed_away(probs_TE, k, renormalize=True):
+    """With k = 1 the results still have an axis of slots. Which call removes it?"""
+    _checked(probs_TE, k)
+    weights_TK, idx_TK = probs_TE.topk(k, dim=-1)
+    return (_normalised(weights_TK) if renormalize else weights_TK).squeeze(-1), idx_TK.squeeze(-1)

@@ -246,7 +246,7 @@ class TokensDetachedFromTheRouter(_Layer):
         return x_TD.detach().float() @ self.router.float()
 
 
-@caught_by("float32_router")
+@caught_by("float32_router", form=True)
 class RouterInBfloat16(_Layer):
     """The product runs in bfloat16 and is cast afterwards. Do the lost digits come back?"""
 
@@ -254,7 +254,7 @@ class RouterInBfloat16(_Layer):
         return (x_TD @ self.router).float()
 
 
-@caught_by("float32_router")
+@caught_by("float32_router", form=True)
 class SoftmaxInBfloat16(_Layer):
     """Two probabilities that differ by one in a thousand: does bfloat16 know them apart?"""
 
@@ -264,7 +264,7 @@ class SoftmaxInBfloat16(_Layer):
         return weights_TK / weights_TK.sum(-1, keepdim=True) if self.renormalize else weights_TK, idx_TK
 
 
-@caught_by("float32_router")
+@caught_by("float32_router", form=True)
 class Float32ComesBack(_Layer):
     """Which dtype do the layers above expect when the tokens are bfloat16?"""
 
@@ -289,7 +289,7 @@ class ParametersOfTheClass(_Layer):
             setattr(self, name, parameter)
 
 
-@caught_by("own_parameters")
+@caught_by("other_inputs", form=True)
 class ViewedTokens(_Layer):
     """view() wants the tokens to lie in memory one after the other. Which method copies them if they do not?"""
 
@@ -297,7 +297,7 @@ class ViewedTokens(_Layer):
         return x_BSD.view(-1, x_BSD.shape[-1])
 
 
-@caught_by("own_parameters")
+@caught_by("other_inputs", form=True)
 class EverythingInFloat32(_Layer):
     """What does float() do to float64 tokens?"""
 

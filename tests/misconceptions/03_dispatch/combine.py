@@ -13,7 +13,7 @@ def _weights(order_N, weights_TK):
 
 def _added(rows, token_N, weights_TK, dtype):
     y_TD = torch.zeros(len(weights_TK), rows.shape[1], dtype=dtype)
-    return y_TD.index_add(0, token_N.long(), rows.to(dtype))
+    return y_TD.index_add(0, token_N, rows.to(dtype))
 
 
 @caught_by("returns")
@@ -48,6 +48,14 @@ def last_row_wins(y_ND, order_N, weights_TK):
 
 
 @caught_by("sums")
+def plus_equals_on_repeated_indices(y_ND, order_N, weights_TK):
+    """`y[token_N] += rows` reads once and writes once. A token stands K times in token_N: which row is left?"""
+    y_TD = torch.zeros(len(weights_TK), y_ND.shape[1], dtype=y_ND.dtype)
+    y_TD[_token(order_N, weights_TK)] += (_weights(order_N, weights_TK) * y_ND).to(y_ND.dtype)
+    return y_TD
+
+
+@caught_by("sums")
 def averaged_over_the_slots(y_ND, order_N, weights_TK):
     """The weights already say how much each row counts. Why divide by K as well?"""
     rows = _weights(order_N, weights_TK) * y_ND / weights_TK.shape[1]
@@ -73,7 +81,7 @@ def slots_before_tokens(y_ND, order_N, weights_TK):
 def assignments_left_apart(y_ND, order_N, weights_TK):
     """You have put T·K rows back in order. How many rows does the layer owe?"""
     rows = (_weights(order_N, weights_TK) * y_ND).to(y_ND.dtype)
-    return torch.zeros_like(rows).index_add(0, order_N.long(), rows)
+    return torch.zeros_like(rows).index_add(0, order_N, rows)
 
 
 @caught_by("weights")
@@ -125,22 +133,22 @@ def rows_detached(y_ND, order_N, weights_TK):
     return _added(rows, _token(order_N, weights_TK), weights_TK, y_ND.dtype)
 
 
-@caught_by("mixed_dtypes")
+@caught_by("mixed_dtypes", form=True)
 def dtype_of_the_weights_comes_back(y_ND, order_N, weights_TK):
     """Which dtype do the layers above expect when the rows are bfloat16?"""
     rows = _weights(order_N, weights_TK) * y_ND
     return _added(rows, _token(order_N, weights_TK), weights_TK, rows.dtype)
 
 
-@caught_by("mixed_dtypes")
+@caught_by("mixed_dtypes", form=True)
 def float32_added_to_bfloat16(y_ND, order_N, weights_TK):
     """index_add wants both tensors in one dtype. Which dtype has a float32 weight times a bfloat16 row?"""
     rows = _weights(order_N, weights_TK) * y_ND
     y_TD = torch.zeros(len(weights_TK), y_ND.shape[1], dtype=y_ND.dtype)
-    return y_TD.index_add(0, _token(order_N, weights_TK).long(), rows)
+    return y_TD.index_add(0, _token(order_N, weights_TK), rows)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def rows_weighted_in_place(y_ND, order_N, weights_TK):
     """`y_ND *= …` is short. What does the caller find in y_ND afterwards?"""
     rows = y_ND if not y_ND.requires_grad else y_ND.clone()
@@ -148,7 +156,7 @@ def rows_weighted_in_place(y_ND, order_N, weights_TK):
     return _added(rows, _token(order_N, weights_TK), weights_TK, y_ND.dtype)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(y_ND, order_N, weights_TK):
     """Which dtype has torch.zeros when you name none?"""
     dtype = y_ND.dtype if y_ND.dtype == torch.bfloat16 else torch.float32
@@ -156,7 +164,7 @@ def always_float32(y_ND, order_N, weights_TK):
     return _added(rows, _token(order_N, weights_TK), weights_TK, dtype)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def weights_viewed_as_a_row(y_ND, order_N, weights_TK):
     """view() wants the rows to lie in memory one after the other. Which method copies them if they do not?"""
     rows = weights_TK.view(-1)[order_N][:, None] * y_ND

@@ -45,6 +45,18 @@ def one_row_for_each_token(x_TD, order_N, top_k):
     return x_TD[order_N[: len(x_TD)] // top_k]
 
 
+@caught_by("one_slot")
+def a_fraction_as_an_index(x_TD, order_N, top_k):
+    """`/` gives fractions, also where nothing is left over. Which division gives the number of a token?"""
+    return x_TD[order_N / top_k]
+
+
+@caught_by("several_slots")
+def rounded_to_the_nearest_token(x_TD, order_N, top_k):
+    """Assignment 5 of K = 3: 5 / 3 is nearer to 2. Is token 2 the one it belongs to?"""
+    return x_TD[(order_N / top_k).round().long().clamp(max=len(x_TD) - 1)]
+
+
 @caught_by("several_slots")
 def divided_by_k(x_TD, order_N, top_k):
     """A token is passed on as it is. Who said that its K experts share it out?"""
@@ -65,7 +77,7 @@ def only_the_first_copy_learns(x_TD, order_N, top_k):
     return torch.where(first_N1, rows_ND, rows_ND.detach())
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(x_TD, order_N, top_k):
     """Which dtype has torch.zeros when you name none?"""
     x_ND = torch.zeros(len(order_N), x_TD.shape[1])
@@ -73,7 +85,7 @@ def always_float32(x_TD, order_N, top_k):
     return x_ND
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def plan_edited(x_TD, order_N, top_k):
     """`order_N //= top_k` is short. Who else still needs order_N?"""
     order_N //= top_k

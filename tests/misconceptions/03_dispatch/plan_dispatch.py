@@ -100,14 +100,14 @@ def slots_before_tokens_in_a_group(idx_TK, num_experts):
     return order_N % tokens * k + order_N // tokens, torch.bincount(flat_N, minlength=num_experts)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def needs_rows_in_memory(idx_TK, num_experts):
     """view() wants the rows to lie in memory one after the other. Which method copies them if they do not?"""
     flat_N = idx_TK.view(-1)
     return torch.argsort(flat_N, stable=True), torch.bincount(flat_N, minlength=num_experts)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def indices_sorted_in_place(idx_TK, num_experts):
     """Your result is right. What does the caller's idx_TK look like now?"""
     flat_N = idx_TK.reshape(-1)

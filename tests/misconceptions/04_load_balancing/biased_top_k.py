@@ -160,7 +160,7 @@ def bias_learns_too(scores_TE, bias_E, k, scale=1.0):
     return _normalised((scores_TE + leak_TE).gather(1, idx_TK), scale), idx_TK
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def bias_added_in_place(scores_TE, bias_E, k, scale=1.0):
     """Into whose tensor do you add the bias?"""
     if scores_TE.requires_grad:
@@ -172,8 +172,23 @@ def bias_added_in_place(scores_TE, bias_E, k, scale=1.0):
     return _normalised(clean_TE.gather(1, idx_TK), scale), idx_TK
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_weights(scores_TE, bias_E, k, scale=1.0):
     """Which dtype should come back when the scores are bfloat16?"""
     idx_TK = _biased(scores_TE, bias_E, k)
     return _normalised(scores_TE.gather(1, idx_TK).float(), scale), idx_TK
+
+
+@caught_by("any_size")
+def the_others_multiplied_by_zero(scores_TE, bias_E, k, scale=1.0):
+    """You multiply the scores of all other experts by 0. Is 0 below every score, also below -3?"""
+    mask_TE = torch.zeros_like(scores_TE).scatter(1, _biased(scores_TE, bias_E, k), 1.0)
+    weights_TK, idx_TK = (scores_TE * mask_TE).topk(k, dim=-1)
+    return _normalised(weights_TK, scale).to(scores_TE.dtype), idx_TK
+
+
+@caught_by("any_size")
+def negative_sums_cut_off(scores_TE, bias_E, k, scale=1.0):
+    """clamp(min=0) makes all negative sums equal. Which of them is the highest then?"""
+    idx_TK = (scores_TE + bias_E).detach().clamp(min=0).topk(k, dim=-1).indices
+    return _normalised(scores_TE.gather(1, idx_TK), scale).to(scores_TE.dtype), idx_TK

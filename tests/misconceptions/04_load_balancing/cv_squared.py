@@ -64,7 +64,7 @@ def a_generous_epsilon(values_E):
     return values_E.float().var(correction=0) / (values_E.float().mean() ** 2 + 0.1)
 
 
-@caught_by("values")
+@caught_by("gradients")
 def a_python_number(values_E):
     """Can a loss that is a Python float send a gradient back?"""
     values_E = values_E.detach().float()
@@ -86,7 +86,7 @@ def mean_held_constant(values_E):
     return ((values_E - mean) ** 2).mean() / mean**2
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def bfloat16_throughout(values_E):
     """Which dtype does the variance of bfloat16 values have?"""
     if values_E.dtype == torch.bfloat16:
@@ -94,7 +94,7 @@ def bfloat16_throughout(values_E):
     return values_E.var(correction=0) / values_E.mean() ** 2
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def centred_in_place(values_E):
     """Whose tensor do you subtract from?"""
     mean = values_E.float().mean()

@@ -121,14 +121,14 @@ def weights_detached(probs_TE, capacity):
     return tuple(probs_TE.detach().T.topk(capacity, dim=1))
 
 
-@caught_by("bad_capacity")
+@caught_by("bad_capacity", form=True)
 def nothing_checked(probs_TE, capacity):
     """Who tells the caller that there are not enough tokens, and does torch's own error say so?"""
     weights_EC, idx_EC = probs_TE.transpose(0, -1).topk(capacity, dim=-1)
     return weights_EC, idx_EC
 
 
-@caught_by("bad_capacity")
+@caught_by("bad_capacity", form=True)
 def cut_to_the_number_of_tokens(probs_TE, capacity):
     """The caller asked for six of five tokens and got five. Will anybody notice?"""
     if probs_TE.dim() != 2 or capacity < 1:
@@ -152,7 +152,7 @@ def all_tokens_refused(probs_TE, capacity):
     return tuple(probs_TE.T.topk(capacity, dim=1))
 
 
-@caught_by("bad_capacity")
+@caught_by("bad_capacity", form=True)
 def zero_accepted(probs_TE, capacity):
     """What does an expert do that may take no token?"""
     if probs_TE.dim() != 2 or not 0 <= capacity <= len(probs_TE):
@@ -160,7 +160,7 @@ def zero_accepted(probs_TE, capacity):
     return tuple(probs_TE.T.topk(capacity, dim=1))
 
 
-@caught_by("bad_capacity")
+@caught_by("bad_capacity", form=True)
 def asserted(probs_TE, capacity):
     """What remains of an assert under `python -O`, and which exception should a caller expect?"""
     assert probs_TE.dim() == 2
@@ -168,7 +168,7 @@ def asserted(probs_TE, capacity):
     return tuple(probs_TE.T.topk(capacity, dim=1))
 
 
-@caught_by("bad_axes")
+@caught_by("bad_axes", form=True)
 def axes_not_checked(probs_TE, capacity):
     """The capacity is checked. What if somebody forgets to flatten the batch?"""
     if not 1 <= capacity <= len(probs_TE):
@@ -176,14 +176,14 @@ def axes_not_checked(probs_TE, capacity):
     return tuple(probs_TE.transpose(0, -1).topk(capacity, dim=-1))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def float32_weights(probs_TE, capacity):
     """Which dtype should come back when the probabilities are bfloat16?"""
     _checked(probs_TE, capacity)
     return tuple(probs_TE.float().T.topk(capacity, dim=1))
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def chosen_one_by_one_and_crossed_out(probs_TE, capacity):
     """You cross out what is already chosen. In whose tensor?"""
     _checked(probs_TE, capacity)

@@ -46,13 +46,13 @@ def experts_numbered_from_one(idx_TK, num_experts):
     return torch.bincount(idx_TK.flatten() + 1, minlength=num_experts + 2)[2:] / idx_TK.numel()
 
 
-@caught_by("shares")
+@caught_by("other_inputs", form=True)
 def a_list_of_numbers(idx_TK, num_experts):
     """Would the next function be able to take the mean of a Python list?"""
     return [float((idx_TK == e).float().mean()) for e in range(num_experts)]
 
 
-@caught_by("shares")
+@caught_by("other_inputs", form=True)
 def half_precision(idx_TK, num_experts):
     """How many digits has a fraction in bfloat16, and how many experts does a large model have?"""
     return (torch.bincount(idx_TK.flatten(), minlength=num_experts) / idx_TK.numel()).bfloat16()
@@ -89,15 +89,14 @@ def only_experts_in_use(idx_TK, num_experts):
     return counts / idx_TK.numel()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def view_of_a_strided_tensor(idx_TK, num_experts):
     """Which of view and reshape works on a tensor whose rows do not lie one behind the other?"""
     return torch.bincount(idx_TK.view(-1), minlength=num_experts) / idx_TK.numel()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def sorted_in_place(idx_TK, num_experts):
     """Whose tensor do you sort, and what does the caller find in it afterwards?"""
-    idx_N = idx_TK.reshape(-1) if idx_TK.is_contiguous() else idx_TK
-    idx_N.sort_()
-    return torch.bincount(idx_N.flatten(), minlength=num_experts) / idx_TK.numel()
+    idx_TK[:] = idx_TK.flatten().sort().values.reshape(idx_TK.shape)
+    return torch.bincount(idx_TK.flatten(), minlength=num_experts) / idx_TK.numel()

@@ -100,7 +100,7 @@ def weighted_mean_of_the_shares(counts_ME):
     return (counts_ME / sizes_M * sizes_M).sum(dim=0) / sizes_M.sum()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def summed_into_the_first(counts_ME):
     """Into whose row do you add the others?"""
     for row in range(1, len(counts_ME)):
@@ -108,7 +108,7 @@ def summed_into_the_first(counts_ME):
     return counts_ME[0] / counts_ME[0].sum()
 
 
-@caught_by("equal_sizes")
+@caught_by("other_inputs", form=True)
 def loads_in_bfloat16(counts_ME):
     """How many digits has a share in bfloat16?"""
     counts_E = counts_ME.sum(dim=0)

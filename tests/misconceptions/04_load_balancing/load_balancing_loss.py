@@ -175,7 +175,7 @@ def masked_tokens_sent_to_expert_0(probs_TE, idx_TK, mask_T=None):
     return len(f_E) * (f_E * probs_TE[kept_T].float().mean(0)).sum()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def masked_in_place(probs_TE, idx_TK, mask_T=None):
     """Whose probabilities do you set to 0?"""
     loss = _loss(probs_TE, idx_TK, mask_T)

@@ -49,7 +49,7 @@ def violation_of_every_expert(load_E):
     return load_E / load_E.mean() - 1
 
 
-@caught_by("values")
+@caught_by("other_inputs", form=True)
 def a_python_number(load_E):
     """What would .item() make a GPU and its host do?"""
     return float(load_E.max() / load_E.mean() - 1)
@@ -85,7 +85,7 @@ def spread_instead_of_excess(load_E):
     return (load_E.max() - load_E.min()) / load_E.mean()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def divided_in_place(load_E):
     """Whose tensor do you divide, and what does the caller find in it afterwards?"""
     load_E /= load_E.mean()

@@ -51,7 +51,7 @@ def one_number_a_token(logits_TE):
     return logits_TE.float().logsumexp(dim=-1) ** 2
 
 
-@caught_by("one_token")
+@caught_by("gradients")
 def a_python_number(logits_TE):
     """Can a loss that is a Python float send a gradient back?"""
     return float((logits_TE.detach().float().logsumexp(dim=-1) ** 2).mean())
@@ -94,7 +94,7 @@ def exp_by_hand(logits_TE):
     return (torch.log(torch.exp(logits_TE.float()).sum(dim=-1)) ** 2).mean()
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def shifted_in_place(logits_TE):
     """Whose logits do you shift?"""
     if logits_TE.requires_grad:

@@ -125,14 +125,14 @@ def almost_even_is_even(bias_E, counts_E, rate):
     return _moved(bias_E, rate * torch.where(error_E.abs() < 1, 0.0, torch.sign(error_E)))
 
 
-@caught_by("new_tensor")
+@caught_by("new_tensor", form=True)
 def moved_in_place(bias_E, counts_E, rate):
     """Who else holds the tensor that you write into?"""
     with torch.no_grad():
         return bias_E.add_((rate * _direction(counts_E)).to(bias_E.dtype))
 
 
-@caught_by("new_tensor")
+@caught_by("new_tensor", form=True)
 def the_same_tensor_when_even(bias_E, counts_E, rate):
     """When nothing has to move, whose tensor do you return?"""
     if not _direction(counts_E).any():
@@ -140,13 +140,25 @@ def the_same_tensor_when_even(bias_E, counts_E, rate):
     return _moved(bias_E, rate * _direction(counts_E))
 
 
-@caught_by("new_tensor")
+@caught_by("new_tensor", form=True)
 def gradient_kept(bias_E, counts_E, rate):
     """Through a thousand updates, how long does the graph become?"""
     return (bias_E + rate * _direction(counts_E)).to(bias_E.dtype)
 
 
-@caught_by("other_inputs")
+@caught_by("other_inputs", form=True)
 def always_float32(bias_E, counts_E, rate):
     """Which dtype should come back when the bias is float64?"""
     return (bias_E + rate * _direction(counts_E)).detach().float()
+
+
+@caught_by("steps")
+def kept_between_minus_one_and_one(bias_E, counts_E, rate):
+    """Who says how large a bias may become? What happens to a bias of 30 in your update?"""
+    return (bias_E + rate * _direction(counts_E)).clamp(-1, 1).to(bias_E.dtype).detach()
+
+
+@caught_by("other_inputs", form=True)
+def always_float64(bias_E, counts_E, rate):
+    """Which dtype do the counts have when you convert them with double(), and which one the sum with them?"""
+    return (bias_E.double() + rate * _direction(counts_E)).detach()
