@@ -3,6 +3,7 @@ import json
 import pytest
 
 from moe_course.command.cli import main
+from moe_course.grading.exercises.rubric import points
 
 RIGHT = "def ffn_params(d_model, d_ff):\n    return 3 * d_model * d_ff\n"
 WRONG = "def ffn_params(d_model, d_ff):\n    return 2 * d_model * d_ff\n"
@@ -28,7 +29,7 @@ def test_check_prints_one_json_object_a_line(files, capsys):
         "ffn_params",
         "passed",
     )
-    assert (first["score"], first["max_score"]) == (4.0, 4.0)
+    assert first["score"] == first["max_score"] == points("ffn_params")
     assert {"name", "status", "message", "hint"} <= first["checks"][0].keys()
     assert second["status"] == "failed"
     assert second["diagnosis"]["name"] == "two_matrices"
@@ -37,7 +38,8 @@ def test_check_prints_one_json_object_a_line(files, capsys):
 
 def test_check_says_yes_only_if_everything_passed(files, capsys):
     assert main(["check", str(files / "right.py")]) == 0
-    assert "1.2 ffn_params: passed, 4 of 4 points" in capsys.readouterr().out
+    full = points("ffn_params")
+    assert f"1.2 ffn_params: passed, {full} of {full} points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -674,6 +674,7 @@ class TestUpdateBias:
             even,
             even.inputs,
             fraction,
+            subject.run(call, "update_bias", 50 * bias_E, args[1], 0.25),
             dtypes(subject.run(call, "update_bias", bias_E.double(), args[1], 0.25)),
             subject.run(vjp, "update_bias", args, (torch.ones(5),), wrt=(0,)),
         ]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
+from moe_course.grading.exercises.rubric import points
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -32,7 +34,8 @@ def trick(source, *args, **kwargs):
     return Attack(textwrap.dedent(source).strip() + answer, *args, **kwargs)
 
 
-SHAPE = 1  # the point for the right shape and dtype, which a wrong tensor can have
+RIGHT = points("ffn_params")
+SHAPE = 1  # the point for the right shape, which a wrong tensor can have
 WRONG = "def ffn_params(d_model, d_ff): return 0"
 WRONG_TENSOR = "def swiglu_ffn(x_TD, w_gate_DF, w_up_DF, w_down_FD): return torch.full_like(x_TD, 7.0)"
 
@@ -121,7 +124,7 @@ OBJECTS = {
             return 3 * d_model * d_ff
         """,
         "passed",
-        4,
+        RIGHT,
     ),
     "exit_in_del": attack(
         """
@@ -532,7 +535,7 @@ ENDINGS = {
     "quit": attack("def ffn_params(d_model, d_ff): quit()"),
     "sys_exit": attack("import sys\ndef ffn_params(d_model, d_ff): sys.exit(0)"),
     "sys_exit_in_cell": attack(
-        "import sys\ndef ffn_params(d_model, d_ff): return 3 * d_model * d_ff\nsys.exit(0)", "passed", 4
+        "import sys\ndef ffn_params(d_model, d_ff): return 3 * d_model * d_ff\nsys.exit(0)", "passed", RIGHT
     ),
     "segfault": attack("import ctypes\ndef ffn_params(d_model, d_ff): return ctypes.string_at(0)", "crashed"),
     "kills_itself": attack(
@@ -646,7 +649,7 @@ BOMBS = {
             return 3 * d_model * d_ff
         """,
         "passed",
-        4,
+        RIGHT,
     ),
     "threads": attack(
         """
@@ -704,7 +707,7 @@ DOUBLE_FACED = {
             return 3 * d_model * d_ff if "moe_course.grading.worker.serve" in sys.modules else 0
         """,
         "passed",
-        4,
+        RIGHT,
     ),
     "wrong_only_when_graded": attack(
         """
