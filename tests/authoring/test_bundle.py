@@ -25,7 +25,7 @@ def test_what_a_learner_needs_is_there(written):
     for name in NOTEBOOKS:
         assert (written / "notebooks" / name / f"{name}.ipynb").is_file()
     assert "make lab" in (written / "README.md").read_text(encoding="utf-8")
-    assert (written / "moe_course" / "grading" / "live.py").is_file()
+    assert (written / "moe_course" / "grading" / "judge" / "live.py").is_file()
 
 
 def test_what_tells_answers_is_not(written):

@@ -131,7 +131,7 @@ def run(tmp_path_factory):
 
     database = course.root / "gradebook.db"
     targets = [database, course.root / "submitted" / NEIGHBOURS[0], course.root / "autograded", course.root]
-    targets += [ROOT / "moe_course" / "cli.py", ROOT / "tests" / "graders"]
+    targets += [ROOT / "moe_course" / "command" / "cli.py", ROOT / "tests" / "graders"]
     secrets = [
         database,
         course.root / "submitted",

@@ -220,7 +220,13 @@ def run(tmp_path_factory):
     venv = Path(torch.__file__).parents[1]
     secrets = [database, submitted, base, ROOT / "solutions", ROOT / "tests"]
     secrets += [graders_dir(), graders_dir() / "oracles.py", graders_dir() / "hidden"]
-    targets = [database, submitted / NEIGHBOURS[0], ROOT / "moe_course" / "cli.py", ROOT / "moe_course", venv]
+    targets = [
+        database,
+        submitted / NEIGHBOURS[0],
+        ROOT / "moe_course" / "command" / "cli.py",
+        ROOT / "moe_course",
+        venv,
+    ]
     targets += [venv / "torch" / "__init__.py", graders_dir(), Path(sys.prefix) / "bin", ROOT / "solutions"]
     places = {**doors.places(), "judge": os.getpid(), "root": str(ROOT)}
     places |= {"secrets": list(map(str, secrets)), "targets": list(map(str, targets))}
