@@ -20,14 +20,17 @@ class MoEConfig:
     see every token.
 
     Router: `router` turns logits into scores; with `renormalize` the K weights of a token sum to 1; `scale`
-    multiplies them (DeepSeek-V3: 2.5). `noise` adds Shazeer's learned noise while training. With a `bias_rate`
+    multiplies them (DeepSeek-V3: 2.5). The default is to renormalise for K > 1 only: a single weight would be the
+    constant 1, which gives the router no gradient from the task. (Switch does not renormalise, Megatron-LM refuses
+    to. `MoELayer` warns where a config does.) `noise` adds Shazeer's learned noise while training. With a `bias_rate`
     above 0 experts are selected on scores plus a balancing bias, which `MoELayer.update_bias` moves by that much
     a call (DeepSeek-V3: 0.001). The experts are divided into `num_groups` equal groups, and a token chooses among
-    the experts of its `top_groups` best groups.
+    the experts of its `top_groups` best groups. The score of a group is the sum of its `group_sum` highest scores:
+    1 of them in DeepSeek-V2, 2 in DeepSeek-V3, top_k / top_groups in Megatron-LM.
 
     Capacity: with None nothing is dropped. A number limits every expert to C = ceil(T·K/E · capacity_factor)
     assignments, and `fill` says which assignments come first: "choice" (all first choices, then all second ones:
-    GShard), "token" (token by token: Switch), "priority" (the tokens with the largest weight on their first choice:
+    GShard), "token" (token by token: Switch), "priority" (the tokens with the highest score of their first choice:
     V-MoE).
 
     `dispatch` chooses among several ways to compute the same result (see `moe_course.moe.dispatchers`); with a
@@ -43,21 +46,24 @@ class MoEConfig:
     num_shared: int = 0
     d_ff_shared: int = 0
     router: Router = "softmax"
-    renormalize: bool = True
+    renormalize: bool = None  # type: ignore[assignment]  # None becomes top_k > 1, so it is always a bool
     scale: float = 1.0
     noise: bool = False
     bias_rate: float = 0.0
     num_groups: int = 1
     top_groups: int = 1
+    group_sum: int = 2
     capacity_factor: float | None = None
     fill: Fill = "choice"
     dispatch: DispatchName = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "d_ff", "num_experts", "top_k", "num_groups", "top_groups"):
+        for name in ("d_model", "d_ff", "num_experts", "top_k", "num_groups", "top_groups", "group_sum"):
             _need_int(self, name, least=1)
         for name in ("num_shared", "d_ff_shared"):
             _need_int(self, name, least=0)
+        if self.renormalize is None:
+            object.__setattr__(self, "renormalize", self.top_k > 1)
         for name in ("renormalize", "noise"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")

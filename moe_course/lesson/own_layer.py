@@ -34,6 +34,10 @@ class OwnLayer(MoELayer):
 
     def __init__(self, config: MoEConfig, parts: Parts):
         super().__init__(config)
+        if config.num_groups > 1 and config.group_sum != 2:
+            raise ValueError(
+                f"group_limited_top_k adds two scores, group_sum = {config.group_sum} needs MoELayer"
+            )
         self.parts = parts
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor | None = None) -> tuple[Tensor, MoEStats]:
@@ -48,7 +52,7 @@ class OwnLayer(MoELayer):
             y_TD = m.moe(x_TD, weights_TK, idx_TK, self.w_gate, self.w_up, self.w_down)
             drop_rate = torch.zeros((), device=x_TD.device)
         else:
-            y_TD, drop_rate = self.through_buffers(x_TD, weights_TK, idx_TK)
+            y_TD, drop_rate = self.through_buffers(x_TD, scores_TE, weights_TK, idx_TK)
         if c.num_shared:
             y_TD = m.shared_expert_moe(x_TD, y_TD, self.shared_gate, self.shared_up, self.shared_down)
 
@@ -94,12 +98,14 @@ class OwnLayer(MoELayer):
             weights_TK = weights_TK / weights_TK.sum(dim=1, keepdim=True)
         return c.scale * weights_TK, idx_TK.gather(1, order_TK)
 
-    def through_buffers(self, x_TD: Tensor, weights_TK: Tensor, idx_TK: Tensor) -> tuple[Tensor, Tensor]:
+    def through_buffers(
+        self, x_TD: Tensor, scores_TE: Tensor, weights_TK: Tensor, idx_TK: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """y_TD with a limited number of slots in each expert, and the share of assignments that got no slot."""
         m, c = self.parts, self.config
         C = m.expert_capacity(len(x_TD), c.num_experts, c.top_k, c.capacity_factor)
         if c.fill == "priority":
-            pos_TK = m.batch_priority_positions(idx_TK, weights_TK, c.num_experts)
+            pos_TK = m.batch_priority_positions(idx_TK, scores_TE.gather(-1, idx_TK), c.num_experts)
         elif c.fill == "choice":
             pos_TK = m.positions_in_expert(idx_TK, c.num_experts)
         else:  # a single column, so that all assignments queue token by token

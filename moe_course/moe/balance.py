@@ -47,6 +47,9 @@ def router_z_loss(logits_TE: Tensor) -> Tensor:
 def biased_top_k(scores_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Select on scores + bias; the weights are the scores alone, renormalised over the selected, times scale.
 
+    With k = 1 the weight is `scale`, a constant, and the scores get no gradient (see `MoEConfig.renormalize`). Where
+    all selected scores are 0 the weights are 0.
+
     The bias moves tokens between experts and never enters an output. Slots are in descending order of the biased
     score, equal scores in the order of the experts. Returns (weights_TK in the dtype of scores_TE, idx_TK int64);
     no gradient reaches the bias. Raises ValueError for k outside 1..E. Source: DeepSeek-V3, arXiv 2412.19437,
@@ -55,8 +58,8 @@ def biased_top_k(scores_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) 
     _check_k(k, check_axes(scores_TE=scores_TE, bias_E=bias_E)["E"])
     _, idx_TK = _top_k(scores_TE.detach() + bias_E.detach(), k)
     weights_TK = scores_TE.gather(-1, idx_TK)
-    weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True) * scale
-    return weights_TK.to(scores_TE.dtype), idx_TK
+    sums_T1 = weights_TK.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(weights_TK.dtype).tiny)
+    return (weights_TK / sums_T1 * scale).to(scores_TE.dtype), idx_TK
 
 
 @torch.no_grad()

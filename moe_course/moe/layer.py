@@ -10,10 +10,12 @@ device (except the dispatch "loop"), edits its input or changes the layer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_course.config import Fill, MoEConfig
@@ -68,6 +70,12 @@ class MoELayer(nn.Module):
     def __init__(self, config: MoEConfig, generator: torch.Generator | None = None):
         super().__init__()
         self.config = c = config
+        if c.renormalize and c.top_k == 1:
+            warnings.warn(
+                f"renormalize=True with top_k=1 makes every weight {c.scale:g}: the router gets no gradient from the "
+                "task. Give renormalize=False.",
+                stacklevel=2,
+            )
         # Small weights at the start, so that all experts are about equally likely at first.
         self.router = nn.Parameter(
             0.1 * c.d_model**-0.5 * torch.randn(c.d_model, c.num_experts, generator=generator)
@@ -85,30 +93,38 @@ class MoELayer(nn.Module):
     def forward(self, x_BSD: Tensor, mask_BS: Tensor | None = None) -> tuple[Tensor, MoEStats]:
         """Returns y_BSD in the dtype of x_BSD, and the stats of this pass.
 
-        mask_BS: False for padding. Padding is routed like any token, but counts neither in the losses nor in the
-        load.
+        mask_BS: False (or 0) for padding. Padding is routed like any token, but counts neither in the losses nor in
+        the load, and it may hold nan. Without tokens all losses are 0. Raises ValueError for a mask or an input of
+        the wrong type or shape.
         """
         c = self.config
         B, S, D = self._sizes(x_BSD, mask_BS)
         x_TD = x_BSD.reshape(B * S, D)
-        mask_T = None if mask_BS is None else mask_BS.reshape(B * S)
+        mask_T = None if mask_BS is None else mask_BS.reshape(B * S).bool()
+        if mask_T is not None:  # even times a gradient of 0, nan would be nan in the gradients of all weights
+            x_TD = x_TD.masked_fill(~mask_T[:, None] & ~x_TD.isfinite(), 0)
+        elif not B * S:  # the mean over no tokens would be nan, the masked one is 0
+            mask_T = torch.ones(0, dtype=torch.bool, device=x_TD.device)
 
         logits_TE = self._logits(x_TD)
-        scores_TE = logits_TE.sigmoid() if c.router == "sigmoid" else logits_TE.softmax(dim=-1)
-        weights_TK, idx_TK = self._choose(scores_TE)
+        # The logarithms of the scores, up to a constant for each token: they are finite where scores underflow.
+        log_scores_TE = F.logsigmoid(logits_TE) if c.router == "sigmoid" else logits_TE
+        probs_TE = log_scores_TE.softmax(dim=-1)
+        scores_TE = logits_TE.sigmoid() if c.router == "sigmoid" else probs_TE
+        weights_TK, idx_TK = self._choose(scores_TE, log_scores_TE)
 
         if c.capacity_factor is None:
             moe = DISPATCHES[c.dispatch]
             y_TD = moe(x_TD, weights_TK, idx_TK, self.w_gate, self.w_up, self.w_down)
             drop_rate = torch.zeros((), device=x_TD.device)
         else:
-            capacity = expert_capacity(B * S, c.num_experts, c.top_k, c.capacity_factor)
-            capacity = min(capacity, B * S)  # a token never chooses an expert twice
-            y_TD, drop_rate = self._through_buffers(x_TD, weights_TK, idx_TK, capacity)
+            tokens = max(1, B * S)
+            capacity = expert_capacity(tokens, c.num_experts, c.top_k, c.capacity_factor)
+            capacity = min(capacity, tokens)  # a token never chooses an expert twice
+            y_TD, drop_rate = self._through_buffers(x_TD, scores_TE, weights_TK, idx_TK, capacity)
         if c.num_shared:
             y_TD = shared_expert_moe(x_TD, y_TD, self.shared_gate, self.shared_up, self.shared_down)
 
-        probs_TE = scores_TE / scores_TE.sum(dim=-1, keepdim=True)  # changes sigmoid scores only
         counts_E = expert_counts(idx_TK, c.num_experts, mask_T)
         stats = MoEStats(
             lb_loss=load_balancing_loss(probs_TE, idx_TK, mask_T),
@@ -136,9 +152,10 @@ class MoELayer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MoELayer:
         """Keep the bias in float32 when the layer is cast: in bfloat16 its small steps would be rounded away."""
+        before = self._buffers.get("balance_bias")
         super()._apply(fn, recurse)
-        if self.config.bias_rate:
-            self.balance_bias = self.balance_bias.float()
+        if before is not None and self.balance_bias.dtype != torch.float32:
+            self.balance_bias = before.to(self.balance_bias.device)  # not cast back: the cast has rounded it
         return self
 
     def _logits(self, x_TD: Tensor) -> Tensor:
@@ -148,41 +165,59 @@ class MoELayer(nn.Module):
         noise_TE = torch.randn(len(x_TD), self.config.num_experts, device=x_TD.device)
         return noisy_logits(x_TD.float(), self.router, self.router_noise, noise_TE, training=True)
 
-    def _choose(self, scores_TE: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, scores_TE: Tensor, log_scores_TE: Tensor) -> tuple[Tensor, Tensor]:
         """The K experts of each token and their weights, weights_TK and idx_TK, in descending weight."""
         c = self.config
-        if not c.bias_rate and c.num_groups == 1:
+        if c.bias_rate or c.num_groups > 1:
+            # The bias decides only which experts are chosen; weights come from the scores. DeepSeek-V3, equation 16.
+            bias_E = self.balance_bias if c.bias_rate else scores_TE.new_zeros(c.num_experts)
+            groups = c.num_groups, c.top_groups, c.top_k, c.group_sum
+            idx_TK = group_limited_top_k(scores_TE.detach(), bias_E, *groups)
+        elif c.router == "softmax":
             weights_TK, idx_TK = top_k_gate(scores_TE, c.top_k, c.renormalize)
             return c.scale * weights_TK, idx_TK
-        # The bias decides who is chosen and nothing else: weights come from the scores. DeepSeek-V3, equation 16.
-        bias_E = self.balance_bias if c.bias_rate else scores_TE.new_zeros(c.num_experts)
-        idx_TK = group_limited_top_k(scores_TE.detach(), bias_E, c.num_groups, c.top_groups, c.top_k)
-        weights_TK, order_TK = scores_TE.gather(-1, idx_TK).sort(dim=-1, descending=True, stable=True)
-        if c.renormalize:
-            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
-        return c.scale * weights_TK, idx_TK.gather(-1, order_TK)
+        else:
+            _, idx_TK = top_k_gate(log_scores_TE.detach(), c.top_k, renormalize=False)
+        log_TK, order_TK = log_scores_TE.gather(-1, idx_TK).sort(dim=-1, descending=True, stable=True)
+        idx_TK = idx_TK.gather(-1, order_TK)
+        # exp(log_TK) over its sum, which is never 0
+        weights_TK = log_TK.softmax(dim=-1) if c.renormalize else scores_TE.gather(-1, idx_TK)
+        return c.scale * weights_TK, idx_TK
 
     def _through_buffers(
-        self, x_TD: Tensor, weights_TK: Tensor, idx_TK: Tensor, capacity: int
+        self, x_TD: Tensor, scores_TE: Tensor, weights_TK: Tensor, idx_TK: Tensor, capacity: int
     ) -> tuple[Tensor, Tensor]:
         """Each expert computes C slots; an assignment without a slot adds nothing. Returns y_TD and the drop rate."""
         num_experts = self.config.num_experts
-        pos_TK = queue_positions(idx_TK, weights_TK, num_experts, self.config.fill)
+        # The scores themselves: renormalised weights of different tokens cannot be compared, and for K = 1 all are 1.
+        chosen_TK = scores_TE.gather(-1, idx_TK)
+        pos_TK = queue_positions(idx_TK, chosen_TK, num_experts, self.config.fill)
         x_ECD = fill_buffers(x_TD, idx_TK, pos_TK, num_experts, capacity)
         y_ECD = swiglu_experts(x_ECD, self.w_gate, self.w_up, self.w_down)
-        return read_buffers(y_ECD, idx_TK, pos_TK, weights_TK), (pos_TK >= capacity).float().mean()
+        dropped = (pos_TK >= capacity).float().sum() / max(1, pos_TK.numel())
+        return read_buffers(y_ECD, idx_TK, pos_TK, weights_TK), dropped
 
     def _sizes(self, x_BSD: Tensor, mask_BS: Tensor | None) -> tuple[int, int, int]:
         """B, S and D of the input, which must fit the layer."""
+        if not x_BSD.dtype.is_floating_point:
+            raise ValueError(f"x_BSD must hold floating-point numbers, got {x_BSD.dtype}")
+        if mask_BS is not None and (mask_BS.is_floating_point() or mask_BS.is_complex()):
+            raise ValueError(
+                f"mask_BS must be True for tokens and False for padding (or 1 and 0), got {mask_BS.dtype}; "
+                "an additive mask must be compared with 0 first"
+            )
         masks = {} if mask_BS is None else {"mask_BS": mask_BS}
         sizes = check_axes(router_DE=self.router, x_BSD=x_BSD, **masks)
         return sizes["B"], sizes["S"], sizes["D"]
 
 
-def queue_positions(idx_TK: Tensor, weights_TK: Tensor, num_experts: int, fill: Fill) -> Tensor:
-    """The place of each assignment in its expert's queue, pos_TK, in the order that `fill` names."""
+def queue_positions(idx_TK: Tensor, chosen_TK: Tensor, num_experts: int, fill: Fill) -> Tensor:
+    """The place of each assignment in its expert's queue, pos_TK, in the order that `fill` names.
+
+    chosen_TK: the scores of the chosen experts, before any renormalisation; only "priority" uses them.
+    """
     if fill == "priority":
-        return batch_priority_positions(idx_TK, weights_TK, num_experts)
+        return batch_priority_positions(idx_TK, chosen_TK, num_experts)
     if fill == "choice":
         return positions_in_expert(idx_TK, num_experts)
     one_by_one = idx_TK.reshape(-1, 1)  # as if every assignment were the only choice of a token of its own
@@ -192,4 +227,4 @@ def queue_positions(idx_TK: Tensor, weights_TK: Tensor, num_experts: int, fill: 
 def _masked_z_loss(logits_TE: Tensor, mask_T: Tensor) -> Tensor:
     """`router_z_loss` over the tokens whose mask is True, without asking how many there are."""
     z_T = logits_TE.logsumexp(dim=-1).square()
-    return (z_T * mask_T).sum() / mask_T.sum().clamp(min=1)
+    return torch.where(mask_T, z_T, 0).sum() / mask_T.sum().clamp(min=1)

@@ -42,11 +42,11 @@ def split_experts(d_ff: int, num_experts: int, top_k: int, granularity: int) -> 
 
 
 def group_limited_top_k(
-    scores_TE: Tensor, bias_E: Tensor, num_groups: int, top_groups: int, k: int
+    scores_TE: Tensor, bias_E: Tensor, num_groups: int, top_groups: int, k: int, group_sum: int = 2
 ) -> Tensor:
     """Each token's k experts by biased score, all from its `top_groups` best groups of neighbouring experts.
 
-    The score of a group is the sum of its two highest biased scores (of its only one, if it has one expert). A
+    The score of a group is the sum of its `group_sum` highest biased scores (of all, if it has fewer experts). A
     group lies on one node, so a token is sent to few nodes. Returns idx_TK, int64, in descending biased score; of
     equal scores the lower index comes first. Raises ValueError for groups that do not divide the experts,
     top_groups outside 1..num_groups, or k outside 1..experts of the chosen groups. Source: DeepSeek-V3, arXiv
@@ -58,12 +58,14 @@ def group_limited_top_k(
     if not 1 <= top_groups <= num_groups:
         raise ValueError(f"top_groups must be in 1..{num_groups}, the number of groups, got {top_groups}")
     size = num_experts // num_groups
+    if group_sum < 1:
+        raise ValueError(f"group_sum must be at least 1, got {group_sum}")
     if not 1 <= k <= top_groups * size:
         raise ValueError(f"k must be in 1..{top_groups * size}, the experts of {top_groups} groups, got {k}")
 
     biased_TE = scores_TE + bias_E
     groups = biased_TE.unflatten(-1, (num_groups, size))  # (T, groups, experts of a group)
-    group_scores = groups.topk(min(2, size), dim=-1).values.sum(dim=-1)
+    group_scores = groups.topk(min(group_sum, size), dim=-1).values.sum(dim=-1)
     best = group_scores.argsort(dim=-1, descending=True, stable=True)[:, :top_groups]
     closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(-1, best, False)
     # −∞ and not 0: a bias can push the open experts' scores below 0.
