@@ -23,12 +23,17 @@ c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.interrupt_on_timeout = True
 c.ExecutePreprocessor.iopub_timeout = 30
 
-# nbgrader keeps the text between BEGIN and END HIDDEN TESTS out of the release, but not out of the feedback.
+# nbgrader keeps the text between BEGIN and END HIDDEN TESTS out of the release, but not out of the feedback. Inert
+# makes plain text of learners' markdown that could act on whoever opens it; the repair has done so before grading.
 c.GenerateFeedback.preprocessors = [
+    "moe_course.grading.plugins.Inert",
     "nbgrader.preprocessors.GetGrades",
     "nbgrader.preprocessors.ClearHiddenTests",
     "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
 ]
+
+# Feedback of submissions that did not come through the exchange is named, and does not stop the rest.
+c.ExchangeFactory.release_feedback = "moe_course.grading.plugins.ReleaseFeedback"
 
 # A deleted check comes back before grading; without this it would wait for a manual grade for ever.
 c.OverwriteCells.add_missing_cells = True

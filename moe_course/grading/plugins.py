@@ -7,6 +7,7 @@ the rubric and the score are written into the grade cells as if they had been ru
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
+from nbgrader.exchange.default import ExchangeReleaseFeedback
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Integer
 
@@ -25,6 +27,7 @@ from moe_course.grading.judge.rendering import as_html, as_text
 from moe_course.grading.judge.verdict import Verdict
 from moe_course.grading.submission.attempts import from_notebook
 from moe_course.grading.submission.repair import Ungradable, repair
+from moe_course.grading.submission.sanitising import make_inert
 from moe_course.grading.worker.sandbox import walls
 
 
@@ -35,12 +38,30 @@ class Repair(NbGraderPreprocessor):
         """The repaired notebook. Raises Ungradable, which nbgrader reports for this student."""
         name = resources["nbgrader"]["notebook"]
         if not exercises_of(name):
+            _make_inert(nb, name)
             return nb, resources
         released = nbformat.read(locate.released(name), as_version=4)
         repaired = repair(nb, released)
         for note in repaired.notes:
             self.log.warning("%s: %s", resources["nbgrader"]["student"], note)
         return repaired.notebook, resources
+
+
+class Inert(NbGraderPreprocessor):
+    """Keeps scripts of a submission out of its feedback, whatever graded it: see `submission.sanitising`."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        """The notebook whose text cells do nothing to the person who opens them. Outputs are the judge's and stay."""
+        _make_inert(nb, resources["nbgrader"]["notebook"])
+        return nb, resources
+
+
+def _make_inert(nb: NotebookNode, name: str) -> None:
+    path = locate.released(name)
+    cells = nbformat.read(path, as_version=4).cells if path.is_file() else ()
+    released = {cell.id: cell for cell in cells}
+    texts = [cell for cell in nb.cells if cell.cell_type != "code"]
+    _ = list(make_inert([(cell, released.get(cell.get("id"))) for cell in texts]))
 
 
 class Judge(NbGraderPreprocessor):
@@ -97,3 +118,27 @@ def _outputs(verdict: Verdict, worth: float, number: int) -> list[NotebookNode]:
         new_output("display_data", rubric),
         new_output("execute_result", {"text/plain": repr(score)}, execution_count=number),
     ]
+
+
+class ReleaseFeedback(ExchangeReleaseFeedback):
+    """Releases the feedback of all who submitted through the exchange, and names the others.
+
+    nbgrader's own stops at the first submission that came another way: it has no timestamp and no secret, and so
+    no address under which its learner could fetch the feedback.
+    """
+
+    def copy_files(self) -> None:
+        """Copy the feedback files of one assignment to the exchange."""
+        folders = sorted(map(Path, glob.glob(self.src_path)))
+        needs = ("timestamp.txt", "submission_secret.txt")
+        others = [folder for folder in folders if not all((folder / name).is_file() for name in needs)]
+        if others:
+            self.log.warning(
+                "Not submitted through the exchange, so hand out their feedback yourself: %s",
+                ", ".join(map(str, others)),
+            )
+        students = [folder.parent.name for folder in others]
+        self.coursedir.student_id_exclude = ",".join(
+            filter(None, [self.coursedir.student_id_exclude, *students])
+        )
+        super().copy_files()

@@ -11,7 +11,7 @@ import sys
 import nbformat
 import pytest
 from stock_nbgrader import Course, cell_of, jupyter_env, notebook_file
-from synthetic import ROOT, answer, check, code, write
+from synthetic import ROOT, answer, check, code, text, write
 
 from moe_course.authoring import course as own_course
 from moe_course.grading.exercises import custom_course
@@ -20,14 +20,35 @@ from moe_course.grading.worker.sandbox import problem
 
 MINE = "12_temperature"
 TAKEN = "01_dense_ffn"
-RIGHT = "return (logits_TE / temperature).softmax(dim=-1)"
+RIGHT = "return torch.softmax(logits_TE / temperature, dim=-1)"
+WRONG = "return torch.softmax(logits_TE, dim=-1) / temperature"
+SCRIPT = "<script>fetch('/formgrader/api/grade/1')</script>"
+FROM_EXCHANGE = ("early", "late")
+OTHERS = [f"learner-{n:02}" for n in range(28)]  # every fourth answers wrongly, every fourth not at all
 
 
 def shown_in_the_guide():
     """{file: text} of the code blocks whose first line is the name of a file."""
     guide = (ROOT / "docs" / "instructors.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(?:python|toml)\n# (\S+\w)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     return dict(blocks)
+
+
+def cells_in_the_guide():
+    """{id: text} of the cells of the own notebook."""
+    guide = (ROOT / "docs" / "instructors.md").read_text(encoding="utf-8")
+    return dict(
+        re.findall(rf"^```python\n# {MINE}.ipynb: (\S+)\n(.*?)\n^```$", guide, re.MULTILINE | re.DOTALL)
+    )
+
+
+def commands_in_the_guide():
+    """The nbgrader commands for the own notebook, in their order."""
+    guide = (ROOT / "docs" / "instructors.md").read_text(encoding="utf-8")
+    block = re.search(
+        rf"^```\n(nbgrader generate_assignment {MINE} .*?)^```$", guide, re.MULTILINE | re.DOTALL
+    )
+    return [line.split()[1:] for line in block[1].splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +60,43 @@ def folder(tmp_path_factory):
     assert shown.keys() == {"nbgrader_config.py", "course.toml", *(f for f in shown if f.endswith("py"))}
     config = target / "nbgrader_config.py"
     config.write_text(config.read_text(encoding="utf-8") + shown.pop("nbgrader_config.py"), encoding="utf-8")
-    for name, text in shown.items():
-        (target / name).write_text(text, encoding="utf-8")
+    for name, words in shown.items():
+        (target / name).write_text(words, encoding="utf-8")
     shutil.rmtree(target / "solutions")
     own_course.update(ROOT, target)
-    stub = answer("temperature_probs", RIGHT).copy()
-    stub.source = stub.source.replace("(x)", "(logits_TE, temperature)")
-    setup = code("setup", "from moe_course.lesson import check", tags=["setup"])
-    write(notebook_file(target / "solutions", MINE), setup, stub, check("temperature_probs", 4))
+    cells = cells_in_the_guide()
+    assert list(cells) == ["set-up", "temperature_probs", "check_temperature_probs"]
+    stub = answer("temperature_probs")
+    stub.source = cells["temperature_probs"]
+    assert RIGHT in stub.source
+    tests = check("temperature_probs", 4, cells["check_temperature_probs"])
+    write(notebook_file(target / "solutions", MINE), code("set-up", cells["set-up"]), stub, tests)
     return target
+
+
+def handed_in(folder, student, name, notebook, day=None):
+    """Lay a submission where nbgrader looks for it; with `day`, as the exchange does."""
+    path = notebook_file(folder / "submitted" / student, name)
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    if day is not None:
+        (path.parent / "timestamp.txt").write_text(f"{day} 12:00:00 UTC")
+        (path.parent / "submission_secret.txt").write_text(f"secret of {student}")
+
+
+def answered(folder, n):
+    """The own notebook as learner n hands it in: right, without metadata, wrong or untouched."""
+    notebook = nbformat.read(notebook_file(folder / "notebooks", MINE), as_version=4)
+    cell = cell_of(notebook, "temperature_probs")
+    cell.source = cell.source.replace(
+        "raise NotImplementedError  # your code here",
+        [RIGHT, RIGHT, WRONG, "raise NotImplementedError"][n % 4],
+    )
+    for cell in notebook.cells if n % 4 == 1 else ():
+        cell.metadata = {}
+    if n == 0:
+        notebook.cells.append(text("note", SCRIPT))
+    return notebook
 
 
 def command(folder, *words):
@@ -141,18 +190,18 @@ def graded(folder, tmp_path_factory):
         pytest.skip(f"no sandbox here: {why}")
     base = tmp_path_factory.mktemp("own-graded")
     course = Course(folder, base / "learner", jupyter_env(base / "home", base / "exchange"))
+    release, *rest = commands_in_the_guide()
+    course.nbgrader("generate_assignment", TAKEN, "--force")
+    course.nbgrader(*release)
     for name in (TAKEN, MINE):
-        course.nbgrader("generate_assignment", name, "--force")
         solved = nbformat.read(notebook_file(folder / "solutions", name), as_version=4)
-        for student, day in (("early", "2027-03-01"), ("late", "2027-03-03")):
-            path = notebook_file(folder / "submitted" / student, name)
-            path.parent.mkdir(parents=True)
-            nbformat.write(solved, path)
-            (path.parent / "timestamp.txt").write_text(f"{day} 12:00:00 UTC")
+        for student, day in zip(FROM_EXCHANGE, ("2027-03-01", "2027-03-03"), strict=True):
+            handed_in(folder, student, name, solved, day)
+    for n, student in enumerate(OTHERS):
+        handed_in(folder, student, MINE, answered(folder, n))
     course.nbgrader("db", "assignment", "add", MINE, "--duedate=2027-03-01 23:59:00 UTC")
-    for name in (TAKEN, MINE):
-        course.nbgrader("autograde", name)
-    course.nbgrader("export")
+    course.nbgrader("autograde", TAKEN)
+    course.said = {command[0]: course.nbgrader(*command) for command in rest}
     return course
 
 
@@ -168,11 +217,38 @@ def test_nbgrader_grades_the_course(graded):
 
 
 @pytest.mark.slow
+def test_thirty_learners_get_what_their_answers_are_worth(graded):
+    with open(graded.root / "grades.csv", encoding="utf-8") as file:
+        rows = {row["student_id"]: row for row in csv.DictReader(file) if row["assignment"] == MINE}
+    assert len(rows) == 30
+    assert {student: float(rows[student]["raw_score"]) for student in OTHERS} == {
+        student: [4, 4, 0, 0][n % 4] for n, student in enumerate(OTHERS)
+    }
+
+
+@pytest.mark.slow
+def test_feedback_reaches_the_exchange_and_the_others_are_named(graded):
+    released = list((graded.learner.parent / "exchange").rglob("feedback/*.html"))
+    assert len(released) == len(FROM_EXCHANGE)
+    assert all(
+        str(graded.root / "feedback" / student) in graded.said["release_feedback"] for student in OTHERS
+    )
+    assert not any(
+        str(graded.root / "feedback" / student) in graded.said["release_feedback"]
+        for student in FROM_EXCHANGE
+    )
+    page = (graded.root / "feedback" / OTHERS[0] / MINE / f"{MINE}.html").read_text(encoding="utf-8")
+    assert SCRIPT not in page
+    assert "/formgrader/api/grade/1" in page
+    assert SCRIPT in notebook_file(graded.root / "submitted" / OTHERS[0], MINE).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_the_command_gives_the_same_points(graded, tmp_path):
     said = command(graded.root, "grade", graded.root / "submitted", "--out", tmp_path / "out")
     assert said.returncode == 0, said.stdout + said.stderr
     with open(tmp_path / "out" / "grades.csv", encoding="utf-8") as file:
-        (early, _) = csv.DictReader(file)
+        early = next(row for row in csv.DictReader(file) if row["student"] == "early")
     assert float(early["swiglu_ffn"]) == 20
     assert float(early["ffn_flops"]) == 0
     assert float(early["temperature_probs"]) == 4

@@ -43,9 +43,11 @@ ABOUT_NOBODY = (
 
 HURRIED = """
 from functools import partial
-from moe_course.grading import batch, plugins, sandbox
+from moe_course.grading import plugins
+from moe_course.grading.judge import files
+from moe_course.grading.worker import sandbox
 plugins.walls = lambda unsafe: sandbox.Limits(memory=700 << 20, processes=40, file_size=8 << 20, disk=16 << 20)
-batch.WorkerSubject = partial(batch.WorkerSubject, seconds=10.0)
+files.WorkerSubject = partial(files.WorkerSubject, seconds=10.0)
 """
 
 

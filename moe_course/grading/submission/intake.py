@@ -95,6 +95,8 @@ def _prepare(handed: Handed) -> tuple[Submission, tuple[str, ...], str]:
         return submission, (), notebook or _most_defined(submission)
     releases = _releases()
     notebook = notebook or which_notebook(whole, releases) or _most_defined(_read(data, handed))
+    if notebook not in releases:
+        raise ValueError(f"{notebook} has not been released: run `nbgrader generate_assignment {notebook}`")
     repaired = (repair_script if is_script else repair)(whole, releases[notebook])
     return from_notebook(Path(handed.name), repaired.notebook), repaired.notes, notebook
 

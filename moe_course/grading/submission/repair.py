@@ -1,8 +1,8 @@
 """A learner's damaged notebook, back in the shape of the released one, so that it can be graded.
 
 The learner's text and order stay. What grading needs is put back: which cell answers which exercise, the checks,
-their points and places, the set-up, the kernel. Every repair is told in a sentence. Repairing twice changes
-nothing more.
+their points and places, the set-up, the kernel. What could act on the person who opens the notebook becomes plain
+text (`sanitising`). Every repair is told in a sentence. Repairing twice changes nothing more.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from moe_course.grading.submission.matching import (
     tags,
 )
 from moe_course.grading.submission.parsing import Notes, Ungradable, read_notebook
+from moe_course.grading.submission.sanitising import make_inert
 
 __all__ = ["Repaired", "Ungradable", "repair", "repair_script", "which_notebook"]
 
@@ -79,6 +80,10 @@ def repair(submitted: bytes | str | NotebookNode, released: NotebookNode) -> Rep
     mine.cells = [item.cell for item in placed]
     _mend_metadata(mine, released, notes)
     _drop_invalid_metadata(placed, mine, notes)
+    for n in make_inert([(item.cell, release.cells.get(item.key or "")) for item in placed]):
+        notes.add(
+            "could have acted on who opens it (HTML, link or image): shown as plain text", placed[n].who
+        )
     return Repaired(mine, notes.sentences())
 
 
