@@ -49,7 +49,9 @@ def strided(value: Any) -> Any:
         return tuple(strided(part) for part in value)
     if not isinstance(value, torch.Tensor) or value.dim() == 0:
         return value
-    return value.mT.repeat_interleave(2, -1)[..., ::2].mT if value.dim() > 1 else value.repeat(2, 1).T[:, 0]
+    turned = value.mT if value.dim() > 1 else value
+    gaps = turned.repeat_interleave(2, dim=-1)[..., ::2]
+    return gaps.mT if value.dim() > 1 else gaps
 
 
 def together(points: int, *tests: Callable[..., None]) -> Callable[..., None]:

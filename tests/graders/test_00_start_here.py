@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from graders.common import whole
 from graders.probes import call
 from moe_course.grading.exercises.expect import CheckFailed, expect_number, returned
 from moe_course.grading.exercises.rubric import criterion, grades
@@ -17,15 +16,15 @@ class TestTokensPerExpert:
         2, "assignments, shared evenly among the experts", hint="How many experts does each token choose?"
     )
     def test_share(self, subject, rng):
-        drawn = torch.randint(1, 1000, (3,), generator=rng).tolist()
-        for args in ((8, 2, 4), (12, 3, 9), (1000, 4, 16), drawn):
+        experts, per_expert = whole(rng, 2, 99), whole(rng, 2, 99)
+        for args in ((8, 2, 4), (12, 3, 9), (1000, 4, 16), (experts * per_expert, whole(rng, 2, 9), experts)):
             given = dict(zip(("num_tokens", "top_k", "num_experts"), args, strict=True))
             got = returned(subject.run(call, "tokens_per_expert", *args), given)
             if type(got) not in (int, float) or not math.isclose(got, args[0] * args[1] / args[2]):
                 raise CheckFailed("the share is wrong", given, args[0] * args[1] / args[2], got)
 
     @criterion(
-        1, "a float, also when the share is no whole number", hint="Is 5 tokens over 2 experts 2 or 2.5?"
+        2, "a float, also when the share is no whole number", hint="Is 5 tokens over 2 experts 2 or 2.5?"
     )
     def test_float(self, subject, rng):
         given = {"num_tokens": 5, "top_k": 1, "num_experts": 2}

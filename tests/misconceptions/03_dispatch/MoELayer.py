@@ -146,6 +146,21 @@ class WeightsIgnored(_Layer):
 
 
 @caught_by("output")
+class PlusEqualsOnRepeatedIndices(_Layer):
+    """`y[token_N] += rows` writes each token once. A token stands there top_k times: which of its rows is left?"""
+
+    def mix(self, x_TD, weights_TK, idx_TK):
+        order_N = idx_TK.flatten().argsort(stable=True)
+        token_N, expert_N = order_N // self.top_k, idx_TK.flatten()[order_N]
+        x_N1D = x_TD[token_N, None]
+        hidden_N1F = F.silu(x_N1D @ self.w_gate[expert_N]) * (x_N1D @ self.w_up[expert_N])
+        rows_ND = (hidden_N1F @ self.w_down[expert_N])[:, 0]
+        y_TD = torch.zeros_like(x_TD)
+        y_TD[token_N] += (weights_TK.flatten()[order_N, None] * rows_ND).to(x_TD.dtype)
+        return y_TD
+
+
+@caught_by("output")
 class FirstChoiceOnly(_Layer):
     """A token has top_k experts. How many of them run?"""
 
