@@ -81,24 +81,28 @@ def expect_values(
     given: Any = None,
     *,
     what: str = "the result",
+    any_order: bool = False,
     rtol: float = 1e-4,
     atol: float = 1e-6,
 ) -> None:
     """Like `expect_tensor`, but the type is free: numbers, lists of numbers and tensors of any dtype are compared.
 
     The criteria about values use it, because a criterion of its own asks for the type and the dtype. A narrow float
-    is compared to its own precision.
+    is compared to its own precision. With `any_order` each row is compared as a set.
     """
     tensor = _as_tensor(got)
     if isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bool:
         narrow = tensor.dtype in (torch.bfloat16, torch.float16)
         rtol, atol = (max(rtol, 1e-2), max(atol, 1e-2)) if narrow else (rtol, atol)
-        tensor = tensor.to(want.dtype)
+        tensor = tensor.to(want.dtype) if want.is_floating_point() else tensor.double()
+    right = want if want.is_floating_point() else want.double()  # 0.5 is no 0
+    if any_order and isinstance(tensor, torch.Tensor) and tensor.shape == right.shape:
+        tensor, right, what = tensor.sort(-1).values, right.sort(-1).values, f"{what}, each row sorted"
+        got, want = got.sort(-1).values if isinstance(got, torch.Tensor) else got, want.sort(-1).values
     try:
-        expect_tensor(tensor, want, axes, given, what=what, rtol=rtol, atol=atol)
+        expect_tensor(tensor, right, axes, given, what=what, rtol=rtol, atol=atol)
     except CheckFailed as failed:
-        if failed.got is tensor:
-            failed.got = got  # as the learner returned it
+        failed.expected, failed.got = want, got  # in their own types
         raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-FALSE_ALARM = 1e-7  # of one test of frequencies; a right answer meets fewer than ten of them a grading
+FALSE_ALARM = 2e-8  # of one test of frequencies; a right answer meets fewer than fifty of them a grading
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float) -> float:

@@ -6,13 +6,12 @@ import torch
 
 from graders import oracles
 from graders import oracles_capacity as capacity
-from graders.common import dtypes, named, refusal, seed, strided, whole
+from graders.common import dtypes, expect_values, named, refusal, seed, strided, whole
 from graders.probes import call, vjp
 from graders.probes.capacity import ask_layer
 from graders.stand_ins import run
-from graders.values import expect_answer, expect_type, expect_value, expect_values
+from graders.values import expect_answer, expect_dtype, expect_type, expect_value
 from moe_course.grading.exercises.expect import (
-    expect,
     expect_gradients,
     expect_index,
     expect_number,
@@ -343,8 +342,7 @@ class TestFillBuffers:
             *args, _ = self.inputs(8, 2, 3, 2, rng, dtype=dtype)  # 16 assignments: some queue is 6 long
             args = strided((*args, whole(rng, 2, 4)))
             out = self.compare(subject, args, filled_only=True)
-            message = f"buf_ECD should be {dtype}, as x_TD is, not {out.value.dtype}"
-            expect(out.value.dtype == dtype, message, named(self.names, args))
+            expect_dtype(out.value, dtype, named(self.names, args), what="buf_ECD")
             expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
@@ -436,7 +434,7 @@ class TestReadBuffers:
         for weights_TK in (args[3], args[3].float()):
             out = self.compare(subject, (*args[:3], weights_TK), rtol=3e-2, atol=3e-2)
             given = {"dtype of buf_ECD": args[0].dtype, "dtype of weights_TK": weights_TK.dtype}
-            expect(out.value.dtype == args[0].dtype, f"y_TD is {out.value.dtype}", given)
+            expect_dtype(out.value, args[0].dtype, given, what="y_TD")
 
     @criterion(
         1,
@@ -447,7 +445,7 @@ class TestReadBuffers:
         for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
             args = strided(self.inputs(6, 3, 4, 2, rng, dtype=dtype))
             out = self.compare(subject, args, rtol=rtol, atol=rtol / 100)
-            expect(out.value.dtype == dtype, f"y_TD should be {dtype}, not {out.value.dtype}")
+            expect_dtype(out.value, dtype, what="y_TD")
             expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_modern
-from graders.common import dtypes, named, refusal, seed, strided, typed, whole
+from graders.common import dtypes, expect_values, named, refusal, seed, strided, typed, whole
 from graders.oracles_modern import group_case, two_highest
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
-from graders.values import expect_value, expect_values
+from graders.values import expect_dtype, expect_value
 from moe_course.grading.exercises.expect import (
     expect,
     expect_gradients,
@@ -89,8 +89,7 @@ class TestSharedExpertMoe:
         for dtype, tolerance in ((torch.float64, 1e-9), (torch.bfloat16, 6e-2)):
             args = self.inputs(3, 5, 4, rng, dtype)
             out = self.compare(subject, *args, rtol=tolerance, atol=tolerance)
-            message = f"y_TD should be {dtype}, as x_TD is, not {out.value.dtype}"
-            expect(out.value.dtype == dtype, message, named(self.names, args))
+            expect_dtype(out.value, dtype, named(self.names, args), what="y_TD")
         args = strided(self.inputs(4, 3, 5, rng))
         expect_untouched(self.compare(subject, *args), args, self.names.split())
 
@@ -474,7 +473,7 @@ class TestFromHuggingface:
             args = strided(self.inputs(3, 4, 5, rng, dtype))
             out = self.compare(subject, args)
             for part, name in zip(out.value, EXPERTS.split(), strict=True):
-                expect(part.dtype == dtype, f"{name} should be {dtype}, not {part.dtype}")
+                expect_dtype(part, dtype, what=name)
             expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
@@ -555,7 +554,7 @@ class TestUpcycle:
             dense = strided(dense_weights(4, 5, rng, dtype))
             out = self.compare(subject, dense, 3)
             for part, name in zip(out.value, EXPERTS.split(), strict=True):
-                expect(part.dtype == dtype, f"{name} should be {dtype}, not {part.dtype}")
+                expect_dtype(part, dtype, what=name)
             expect_untouched(out, (*dense, 3), self.names.split())
 
     def behaviour(self, subject):

@@ -7,11 +7,11 @@ import math
 import torch
 
 from graders import oracles_lm as lm
-from graders.common import named, seed, whole
+from graders.common import expect_values, named, seed, whole
 from graders.probes import call, vjp
 from graders.probes.lm import block_runs, block_with_module, draws, objective_of_lists, train_steps
 from graders.stand_ins import run
-from graders.values import expect_type, expect_value, expect_values, number
+from graders.values import expect_dtype, expect_type, expect_value, number
 from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
@@ -90,21 +90,18 @@ class TestMoeObjective:
 
     @criterion(
         1,
-        "the losses of the layers may come as one tensor, an empty one too, and in float64",
+        "the losses may come as one tensor, an empty one too; the objective has their dtype",
         hint="What do len(), iteration and mean() do with a list, and what with a tensor?",
     )
     def test_tensor(self, subject, rng):
-        self.compare(subject, self.case(whole(rng, 2, 5), rng))
+        args = self.case(whole(rng, 2, 5), rng)
+        out = self.compare(subject, args)
+        expect_dtype(out.value, torch.float32, named(OBJECTIVE, args), what="the objective")
         ce, _, _, *weights = self.case(2, rng)
         self.compare(subject, (ce, torch.zeros(0), torch.zeros(0), *weights))
         for args in (self.case(4, rng, torch.float64), self.listed(self.case(3, rng, torch.float64))):
             out = self.compare(subject, args, rtol=1e-9)
-            dtype = out.value.dtype
-            expect(
-                dtype == torch.float64,
-                f"the objective should be float64, not {dtype}",
-                named(OBJECTIVE, args),
-            )
+            expect_dtype(out.value, torch.float64, named(OBJECTIVE, args), what="the objective")
 
     @criterion(
         2,

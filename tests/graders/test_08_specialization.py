@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 
 from graders import oracles_specialization as right
-from graders.common import named, random_idx, seed, strided, whole
+from graders.common import expect_values, named, random_idx, seed, strided, whole
 from graders.probes import call
 from graders.probes.specialization import call_with_generator
 from graders.stand_ins import run
-from graders.values import expect_type, expect_value, expect_values, number
+from graders.values import expect_dtype, expect_type, expect_value, number
 from moe_course.grading.exercises.expect import CheckFailed, expect, expect_untouched, returned
 from moe_course.grading.exercises.protocol import Outcome
 from moe_course.grading.exercises.rubric import criterion, grades
@@ -73,13 +73,15 @@ class TestRoutingCounts:
 
     @criterion(
         1,
-        "strided indices work; nothing is edited",
+        "a tensor; strided indices work; nothing is edited",
         hint="Do you make a table of your own, and numbers of your own to count?",
     )
     def test_other_inputs(self, subject, rng):
         idx_TK, labels_T, *sizes = self.inputs(whole(rng, 8, 12), 3, 5, 2, rng)
         args = (strided(idx_TK), strided(labels_T), *sizes)
-        expect_untouched(self.compare(subject, *args), args, self.names.split())
+        out = self.compare(subject, *args)
+        expect(isinstance(out.value, torch.Tensor), "counts_GE should be a tensor", named(self.names, args))
+        expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
         args = self.inputs(13, 3, 5, 2, seed(811))
@@ -575,12 +577,14 @@ class TestCoactivation:
 
     @criterion(
         1,
-        "strided indices work; nothing is edited",
+        "a tensor; strided indices work; nothing is edited",
         hint="Do you sort in a tensor of your own?",
     )
     def test_other_inputs(self, subject, rng):
         args = (strided(self.choices(5, 3, rng)), 5)
-        expect_untouched(self.compare(subject, *args), args, self.names.split())
+        out = self.compare(subject, *args)
+        expect(isinstance(out.value, torch.Tensor), "counts_EE should be a tensor", named(self.names, args))
+        expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):
         idx_TK = torch.tensor([[0, 3, 1], [3, 0, 2], [1, 3, 0], [2, 4, 0], [4, 2, 3]])
@@ -654,8 +658,7 @@ class TestAblationEffect:
         for dtype in (torch.float64, torch.float32):
             args = tuple(strided(losses) for losses in self.losses(3, whole(rng, 4, 6), rng, dtype))
             out = self.compare(subject, *args)
-            message = f"delta_GE should be {dtype}, not {out.value.dtype}"
-            expect(out.value.dtype == dtype, message, named(self.names, args))
+            expect_dtype(out.value, dtype, named(self.names, args), what="delta_GE")
             expect_untouched(out, args, self.names.split())
 
     def behaviour(self, subject):

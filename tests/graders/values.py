@@ -1,4 +1,4 @@
-"""Comparisons of values alone: a number is a number, whatever its type or dtype.
+"""Comparisons of single values alone: a number is a number, whatever its type or dtype.
 
 A criterion about an idea compares values; one criterion an exercise asks for the form of the answer as well. So a
 float in place of an int costs the points of that one criterion.
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from moe_course.grading.exercises.expect import CheckFailed, expect_tensor
+from moe_course.grading.exercises.expect import CheckFailed
 
 
 def number(got: Any) -> Any:
@@ -45,25 +45,10 @@ def expect_type(got: Any, want: type, given: Mapping[str, Any] | None = None, *,
         raise CheckFailed(f"{what} should be a Python {want.__name__}, not {type(got).__name__}", given)
 
 
-def expect_values(
-    got: Any,
-    want: torch.Tensor,
-    axes: str,
-    given: Mapping[str, Any] | None = None,
-    *,
-    what: str = "the result",
-    any_order: bool = False,
-    rtol: float = 1e-4,
-    atol: float = 1e-6,
+def expect_dtype(
+    got: Any, want: torch.dtype, given: Mapping[str, Any] | None = None, *, what: str = "the result"
 ) -> None:
-    """`got` has the shape and the values of `want`, in any dtype; with `any_order`, as a set in each row."""
-    mine, right = got, want.double()
-    if isinstance(got, torch.Tensor):
-        mine = got.double()
-    if any_order and isinstance(got, torch.Tensor) and got.shape == want.shape:
-        mine, right, what = mine.sort(-1).values, right.sort(-1).values, f"{what}, each row sorted"
-        got, want = got.sort(-1).values, want.sort(-1).values
-    try:
-        expect_tensor(mine, right, axes, given, what=what, rtol=rtol, atol=atol)
-    except CheckFailed as failure:
-        raise CheckFailed(failure.message, given, want, got) from None  # shown in their own dtypes
+    """`got` is a tensor of the dtype `want`."""
+    kind = got.dtype if isinstance(got, torch.Tensor) else f"a {type(got).__name__}"
+    if kind != want:
+        raise CheckFailed(f"{what} should be {want}, not {kind}", given)

@@ -7,10 +7,10 @@ import torch
 from graders import oracles
 from graders import oracles_capacity as capacity
 from graders import test_05_capacity as public
-from graders.common import named, whole
+from graders.common import expect_values, named, whole
 from graders.probes import call, vjp
 from graders.stand_ins import run
-from graders.values import expect_value, expect_values
+from graders.values import expect_value
 from moe_course.grading.exercises.expect import expect_gradients, expect_tuple, returned
 from moe_course.grading.exercises.rubric import criterion, grades
 

@@ -6,11 +6,11 @@ import torch
 
 from graders import oracles, oracles_modern
 from graders import test_06_modern_moe as public
-from graders.common import whole
+from graders.common import expect_values, whole
 from graders.oracles_modern import group_case
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
-from graders.values import expect_value, expect_values
+from graders.values import expect_value
 from moe_course.grading.exercises.expect import expect, expect_gradients, expect_tuple, returned
 from moe_course.grading.exercises.rubric import criterion, grades
 

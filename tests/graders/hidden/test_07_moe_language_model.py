@@ -8,10 +8,10 @@ import torch
 
 from graders import oracles_lm as lm
 from graders import test_07_moe_language_model as public
-from graders.common import whole
+from graders.common import expect_values, whole
 from graders.probes import call
 from graders.probes.lm import objective_of_lists
-from graders.values import expect_value, expect_values
+from graders.values import expect_value
 from moe_course.grading.exercises.expect import expect, expect_tuple, returned
 from moe_course.grading.exercises.rubric import criterion, grades
 
@@ -201,7 +201,7 @@ class HiddenSampleNext(public.TestSampleNext):
         """Temperature, nucleus and their order, at this distribution; what remains, at distributions of its own."""
         logits_V = self.logits(probs, rng)
         for top_p in (1.0, 0.3):
-            greedy, *_ = self.draw(subject, logits_V, 0.0, top_p, whole(rng, 1, 10**6), 3)
+            greedy, *_ = self.draw(subject, logits_V, 0.0, top_p, whole(rng, 1, 10**6), 40)
             expect(
                 set(greedy) == {int(logits_V.argmax())},
                 "temperature 0 draws another token than the likeliest",

@@ -6,9 +6,9 @@ import torch
 
 from graders import oracles_specialization as right
 from graders import test_08_specialization as public
-from graders.common import named, random_idx, whole
+from graders.common import expect_values, named, random_idx, whole
 from graders.probes import call
-from graders.values import expect_value, expect_values
+from graders.values import expect_value
 from moe_course.grading.exercises.expect import expect, returned
 from moe_course.grading.exercises.rubric import criterion, grades
 
