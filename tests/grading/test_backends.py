@@ -138,7 +138,31 @@ def test_cells_that_end_the_process_are_not_run_again(write, tmp_path):
     first, second = grade_submission(both, ["ffn_params", "ffn_flops"], seed=1)
     assert (first.status, second.status) == ("crashed", "passed")
     assert "while a cell ran: the process ended with exit code 3" in first.reason
+    assert "does it in a notebook?" in first.needs
     assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_what_hints_at_a_failure_of_the_sandbox_is_said(write):
+    """Beside the score, for the instructor; an ordinary mistake is not mentioned, nor is what passed."""
+    submission = write("""
+        def ffn_params(d_model, d_ff):
+            import a_module_of_the_learners_own
+        def ffn_flops(num_tokens, d_model, d_ff):
+            return number_of_matrices
+        def active_matched_d_ff(d_ff_dense, top_k, num_shared=0):
+            return 7 // 0
+        def moe_ffn_params(d_model, d_ff, num_experts, top_k, num_shared=0):
+            return (num_shared or what_is_this), 3
+        def swiglu_ffn(x_TD, w_gate_DF, w_up_DF, w_down_FD):
+            return (torch.nn.functional.silu(x_TD @ w_gate_DF) * (x_TD @ w_up_DF)) @ w_down_FD
+        import torch
+    """)
+    verdicts = {v.exercise: v for v in grade_submission(submission, submission.exercises, seed=1)}
+    told = {name: verdict.needs for name, verdict in verdicts.items()}
+    assert "ModuleNotFoundError: No module named 'a_module_of_the_learners_own'" in told.pop("ffn_params")
+    assert "NameError: name 'number_of_matrices'" in told.pop("ffn_flops")
+    assert set(told.values()) == {""}
+    assert as_dict(verdicts["ffn_params"])["needs"] == verdicts["ffn_params"].needs
 
 
 def test_a_notebook_whose_every_cell_ends_the_process_is_given_up(tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from multiprocessing import get_context
@@ -97,9 +98,11 @@ def _grade_public(submission: Submission, name: str, worker: WorkerSubject, seed
     except SubjectLost as failure:
         lost = failure
     if lost:
-        return without_running(name, lost.status, lost.reason)
+        needs = f"the cell of the answer {lost.status} here ({lost.reason}): does it in a notebook?"
+        return replace(without_running(name, lost.status, lost.reason), needs=needs)
     worker.allow(EXERCISE_SECONDS)
-    return grade_public(name, worker, seed)
+    verdict = grade_public(name, worker, seed)
+    return verdict if verdict.status == "passed" else replace(verdict, needs=worker.doubts())
 
 
 def _grade_hidden(public: Verdict, worker: WorkerSubject) -> Verdict:

@@ -82,6 +82,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "seconds": round(verdict.seconds, 3),
         "seed": verdict.seed,
         "reason": verdict.reason,
+        "needs": verdict.needs,
         "checks": [
             {
                 "name": result.criterion.name,

@@ -24,6 +24,11 @@ Probe = Callable[..., Any]
 MAX_CODE = (
     8_000_000  # bytes of all cells of a submission together; the largest notebook of the course has 60,000
 )
+ENVIRONMENT = {
+    "ImportError",
+    "OSError",
+    "MemoryError",
+}  # exceptions, and kinds of them, that hint at the sandbox
 MAX_LOST_CELLS = 3  # cells that may end their process before the rest is given up
 
 
@@ -83,12 +88,33 @@ class WorkerSubject:
         self.cell_seconds = cell_seconds
         self.cell_errors: list[Raised | None] = []
         self.lost_cells: dict[int, SubjectLost] = {}
+        self._answers = 0  # replies of this exercise in which no exception was reported
+        self._first: Raised | None = None  # the first exception that one reported
         self._worker: Worker | None = None
         self._left = math.inf
 
     def allow(self, seconds: float) -> None:
         """From now on, all probes together have this long, until the next call. Running the cells does not count."""
-        self._left = seconds
+        self._left, self._answers, self._first = seconds, 0, None
+
+    def doubts(self) -> str:
+        """Why a person should look at the exercise judged since the last `allow`, if it lost points, or "".
+
+        The sandbox may have failed where the learner's notebook did not: a cell came to no end here, or the code
+        meets a missing name, module or file, or a lack of memory, in whatever it is asked.
+        """
+        cut = (TimeoutError.__name__, MemoryError.__name__)
+        stopped = [loss.reason for loss in self.lost_cells.values()]
+        stopped += [error.message for error in self.cell_errors if error and error.type_name in cut]
+        if stopped:
+            return (
+                f"a cell of the notebook came to no end here ({stopped[0][:200]}): does the answer need it?"
+            )
+        first = self._first
+        if first and not self._answers and (first.type_name == "NameError" or ENVIRONMENT & {*first.bases}):
+            said = f"{first.type_name}: {first.message[:200]}"
+            return f"the code raised an exception whatever it was asked ({said}): does it in a notebook?"
+        return ""
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
         if self._worker is None:
@@ -165,7 +191,14 @@ class WorkerSubject:
         clock = Clock(self._worker.main(), self._worker.family())
         try:
             reply = ask(self._worker, {"number": number, **message}, seconds, clock)
-            return _open(reply, number, probe)
+            value = _open(reply, number, probe)
+            error = next(_errors(value), None) if probe is not None else None
+            self._first = self._first or error
+            self._answers += error is None
+            return value
+        except ProbeFailed as failed:
+            self._first = self._first or failed.error
+            raise
         except SubjectLost as lost:
             if lost.status != "forbidden":
                 self.close()

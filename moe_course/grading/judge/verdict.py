@@ -43,7 +43,8 @@ class Verdict:
     "ungradable", "interrupted" or "refused"; a passed one may still have hidden points to win;
     max_score: full marks; undecided: the part of them that hidden criteria decide, which were not tried;
     reason: what a person can do about it, where the criteria do not say; seed: repeats this very run;
-    withheld: status and reason come from hidden criteria, so that the learner must not read them.
+    withheld: status and reason come from hidden criteria, so that the learner must not read them;
+    needs: why the instructor should look, because the sandbox may have failed where a notebook does not, or "".
     """
 
     exercise: str
@@ -57,6 +58,7 @@ class Verdict:
     diagnosis: diagnosis.Diagnosis | None = None
     undecided: float = 0.0
     withheld: bool = False
+    needs: str = ""
 
     @property
     def problem(self) -> str:
