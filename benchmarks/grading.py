@@ -119,10 +119,10 @@ def where_it_goes(submitted: Path, out: Path) -> tuple[dict[str, float], int]:
 
         setattr(home, name, watching)
 
-    def asked(worker: Any, message: Any, seconds: float) -> str:
-        return START if message is None else CELLS if "cells" in message else PROBES
+    def asked(worker: Any, message: Any, *_: Any) -> str:
+        return START if message is None else PROBES if "probe" in message else CELLS
 
-    watched(subject, "sandboxed", lambda *args: SANDBOX if calls[ZYGOTE] else ZYGOTE)
+    watched(subject, "sandboxed", lambda *args: SANDBOX if calls[FORK_SERVER] else FORK_SERVER)
     watched(subject, "ask", asked)
     watched(subject.WorkerSubject, "close", lambda *args: END)
     watched(grade_cohort, "tasks", lambda *args: READ)
@@ -133,11 +133,11 @@ def where_it_goes(submitted: Path, out: Path) -> tuple[dict[str, float], int]:
     return {step: spent[step] for step in STEPS}, calls[PROBES]
 
 
-ZYGOTE = "the zygote, once: Python and PyTorch imported"
+FORK_SERVER = "the fork server, once: Python and PyTorch imported"
 READ, SANDBOX, START = "reading and repair", "the sandbox, built and entered", "the worker, until it is ready"
 CELLS, PROBES, JUDGE = "the learner's cells", "probes, waiting for replies", "judging, diagnosing, reports"
 END, WRITE = "the sandbox, taken down", "records and results, written"
-STEPS = (ZYGOTE, READ, SANDBOX, START, CELLS, PROBES, JUDGE, END, WRITE)
+STEPS = (FORK_SERVER, READ, SANDBOX, START, CELLS, PROBES, JUDGE, END, WRITE)
 
 
 # -------------------------------------------------------------------------------------------------- the report

@@ -380,6 +380,16 @@ def test_no_reply_disturbs_the_judge(name, replies):
     as_html(verdict).encode()
 
 
+def test_a_verdict_keeps_no_replies():
+    """Neither through the traceback of a failure nor through what caused it."""
+    verdict = grade(
+        "top_k_gate", LiveSubject({"top_k_gate": lambda probs_TE, k: (probs_TE, probs_TE)}), seed=1
+    )
+    failures = [result.failure for result in verdict.checks if result.failure]
+    assert len(failures) > 2
+    assert {(f.__traceback__, f.__context__, f.__cause__) for f in failures} == {(None, None, None)}
+
+
 def test_a_fault_of_the_graders_own_is_never_kept_quiet(monkeypatch):
     for line in criteria(grader_of("ffn_params")):
         broken = functools.wraps(getattr(grader_of("ffn_params"), f"test_{line.name}"))(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_course.grading.exercises.protocol import ForbiddenImport, Opaque, Outcome, Raised, plain, raised
-from moe_course.grading.worker.wire import MAX_BODY, ProtocolError, decode, encode
+from moe_course.grading.worker.wire import MAX_TENSORS, REPLY, REQUEST, ProtocolError, decode, encode
 from moe_course.published import PRESETS
 
 leaves = (
@@ -139,7 +139,7 @@ def frame(header, body=b""):
         b"",
         b"\0" * 15,
         struct.pack(">QQ", 1 << 40, 0),
-        struct.pack(">QQ", 2, MAX_BODY + 1) + b"{}",
+        struct.pack(">QQ", 2, REPLY[1] + 1) + b"{}",
         frame({"value": 1, "tensors": []})[:-1],
         frame({"value": {"t": 0}, "tensors": []}),
         frame({"value": {"t": 0}, "tensors": [["float32", [2], [1]]]}, b"1234"),
@@ -214,9 +214,46 @@ def test_numbers_too_long_to_print_are_opaque():
 
 def test_what_is_too_large_is_not_sent():
     with pytest.raises(ProtocolError, match="too large"):
-        encode(torch.zeros(MAX_BODY // 4 + 1))
+        encode(torch.zeros(REPLY[1] // 4 + 1))
+    encode(torch.zeros(REPLY[1] // 4))
+    with pytest.raises(ProtocolError, match="too large"):
+        encode("x" * REPLY[0])
+    assert len(decode(encode("x" * REPLY[0], REQUEST), REQUEST)) == REPLY[0]
+    with pytest.raises(ProtocolError, match="too large"):
+        decode(encode("x" * REPLY[0], REQUEST))
+
+
+def many(count):
+    specs = [["float32", [0], [1]]] * count
+    return frame({"value": {"l": [{"t": place} for place in range(count)]}, "tensors": specs})
+
+
+def test_only_so_many_tensors_travel_at_once():
+    assert len(decode(many(MAX_TENSORS))) == MAX_TENSORS
+    assert len(decode(encode([torch.zeros(0)] * MAX_TENSORS))) == MAX_TENSORS
+    with pytest.raises(ProtocolError, match="tensors in one frame"):
+        decode(many(MAX_TENSORS + 1))
     with pytest.raises(ProtocolError, match="too many"):
-        encode([torch.zeros(1)] * 10_001)
+        encode([torch.zeros(0)] * (MAX_TENSORS + 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ([2], [-1]),
+        ([2, 1], [1, -1]),
+        ([-2], [1]),
+        ([2], [True]),
+        ([2], [1.0]),
+        ([2], [1, 1]),
+        ([1] * 9, [1] * 9),
+    ],
+)
+def test_shapes_and_strides_that_no_tensor_has(shape, strides):
+    """Refused before PyTorch sees them: as_strided would accept some, and read outside of what was sent."""
+    bad = frame({"value": {"t": 0}, "tensors": [["float32", shape, strides]]}, bytes(8))
+    with pytest.raises(ProtocolError, match="a tensor of shape"):
+        decode(bad)
 
 
 def test_a_forbidden_import_is_what_an_exception_tells_of():

@@ -18,7 +18,7 @@ from moe_course.grading.worker.process import START_SECONDS, SubjectLost, Worker
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.sandboxed import sandboxed
 from moe_course.grading.worker.serve import CELL_SECONDS, answer
-from moe_course.grading.worker.wire import ProtocolError, conforms, decode, encode, hints
+from moe_course.grading.worker.wire import REQUEST, ProtocolError, conforms, decode, encode, hints
 
 Probe = Callable[..., Any]
 MAX_CODE = (
@@ -54,7 +54,7 @@ class LiveSubject:
         self.namespace = namespace
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = decode(encode(plain((args, kwargs))))
+        args, kwargs = decode(encode(plain((args, kwargs)), REQUEST), REQUEST)
         try:
             reply = decode(answer(0, probe, self.namespace, args, kwargs))
         except ProtocolError as error:

@@ -229,7 +229,7 @@ def _judge(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Gene
     try:
         getattr(grader(), f"test_{line.name}")(subject, rng)
     except CheckFailed as failure:
-        return CheckResult(line, "failed", failure)
+        return CheckResult(line, "failed", _detached(failure))
     except ProbeFailed as failed:
         return CheckResult(line, "failed", CheckFailed(_explain(failed.error)))
     except SubjectLost:
@@ -240,6 +240,12 @@ def _judge(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Gene
         what = f"{type(error).__name__}: {error}"
         return CheckResult(line, "failed", Unjudged(f"the grader could not judge this reply ({what[:500]})"))
     return CheckResult(line, "passed")
+
+
+def _detached(failure: CheckFailed) -> CheckFailed:
+    """The failure without its traceback and its causes, which would keep all replies in memory while it lives."""
+    failure.__traceback__ = failure.__context__ = failure.__cause__ = None
+    return failure
 
 
 def _diagnose(name: str, subject: Subject) -> diagnosis.Diagnosis | None:

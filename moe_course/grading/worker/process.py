@@ -16,7 +16,7 @@ from moe_course.grading.worker import memory
 from moe_course.grading.worker.clock import Clock
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.serve import OUT_OF_MEMORY
-from moe_course.grading.worker.wire import MAX_REQUEST, ProtocolError, read_frame, write_frame
+from moe_course.grading.worker.wire import REQUEST, ProtocolError, read_frame, write_frame
 
 PROGRAM = (
     "-s",
@@ -122,7 +122,7 @@ def _exchange(requests: BinaryIO, replies: BinaryIO, message: Any, answer: Futur
     """Send and receive in a thread of its own, the one way to wait with a deadline on every system."""
     try:
         if message is not None:
-            write_frame(requests, message, MAX_REQUEST)
+            write_frame(requests, message, REQUEST)
         answer.set_result(read_frame(replies))
     except (EOFError, OSError, ValueError) as error:  # ProtocolError is a ValueError, so is a closed pipe
         answer.set_exception(error)

@@ -25,7 +25,7 @@ from moe_course.grading.exercises.protocol import ForbiddenImport, Raised, plain
 from moe_course.grading.worker import syscalls
 from moe_course.grading.worker.clock import Clock
 from moe_course.grading.worker.settings import neutral_settings
-from moe_course.grading.worker.wire import MAX_REQUEST, encode, read_frame, send, write_frame
+from moe_course.grading.worker.wire import REQUEST, encode, read_frame, send, write_frame
 
 CELL_SECONDS = 20.0  # for one cell; after that, what is left of it goes on for a moment
 AGAIN = 2.0  # that moment
@@ -105,7 +105,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     while True:
         with neutral_settings():
             try:
-                message = read_frame(requests, MAX_REQUEST)
+                message = read_frame(requests, REQUEST)
             except EOFError:
                 return
             if "probe" in message:

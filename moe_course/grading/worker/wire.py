@@ -21,10 +21,12 @@ import torch
 
 from moe_course.grading.exercises.protocol import DATACLASSES, DTYPE_NAMES, MAX_DEPTH, MAX_DIGITS
 
-MAX_REQUEST = 64 << 20  # bytes of a frame on its way to a worker; nobody but the judge writes those
-MAX_HEADER = 4 << 20  # bytes of JSON in a reply
-MAX_BODY = 64 << 20  # bytes of all tensors of a reply together
-MAX_TENSORS = 10_000
+REQUEST = (64 << 20, 64 << 20)  # the most bytes of JSON and of tensors; nobody but the judge writes requests
+REPLY = (
+    256 << 10,
+    1 << 20,
+)  # of a reply; the largest that a right answer of the course needs have 6 kB and 43 kB
+MAX_TENSORS = 2_000
 MAX_DIMS = 8
 CHUNK = 1 << 20  # bytes read at a time, so that an announced size costs nothing until it arrives
 
@@ -35,11 +37,11 @@ class ProtocolError(ValueError):
     """A frame that is too large, cut short or not well-formed."""
 
 
-def encode(value: Any, header: int = MAX_HEADER, body: int = MAX_BODY) -> bytes:
+def encode(value: Any, largest: tuple[int, int] = REPLY) -> bytes:
     """The frame of a plain value. Tensors keep their strides: non-contiguous ones arrive non-contiguous.
 
-    header, body: the most bytes that its JSON and its tensors may take. Raises ProtocolError for a value that is too
-    large to send.
+    largest: the most bytes that its JSON and its tensors may take. Raises ProtocolError for a value that is too large
+    to send.
     """
     tensors: list[torch.Tensor] = []
     tree: dict[str, Any] = {"value": _spell(value, tensors)}
@@ -47,16 +49,16 @@ def encode(value: Any, header: int = MAX_HEADER, body: int = MAX_BODY) -> bytes:
     text = json.dumps(tree, allow_nan=False).encode()
     if len(tensors) > MAX_TENSORS:
         raise ProtocolError(f"{len(tensors)} tensors at once are too many")
-    _check_sizes((len(text), sum(t.numel() * t.dtype.itemsize for t in tensors)), (header, body))
+    _check_sizes((len(text), sum(t.numel() * t.dtype.itemsize for t in tensors)), largest)
     raw = b"".join(_raw(t) for t in tensors)
     return struct.pack(">QQ", len(text), len(raw)) + text + raw
 
 
-def decode(frame: bytes, header: int = MAX_HEADER, body: int = MAX_BODY) -> Any:
+def decode(frame: bytes, largest: tuple[int, int] = REPLY) -> Any:
     """The value of a frame. Raises ProtocolError on anything that `encode` cannot have made within these sizes."""
     try:
         size_text, size_body = struct.unpack(">QQ", frame[:16])
-        _check_sizes((size_text, size_body), (header, body))
+        _check_sizes((size_text, size_body), largest)
         if len(frame) != 16 + size_text + size_body:
             raise ProtocolError(f"a frame of {len(frame)} bytes announces {16 + size_text + size_body}")
         tree = json.loads(frame[16 : 16 + size_text])
@@ -71,9 +73,9 @@ def decode(frame: bytes, header: int = MAX_HEADER, body: int = MAX_BODY) -> Any:
         raise ProtocolError(f"malformed frame ({type(error).__name__}: {str(error)[:200]})") from None
 
 
-def write_frame(stream: BinaryIO, value: Any, header: int = MAX_HEADER) -> None:
+def write_frame(stream: BinaryIO, value: Any, largest: tuple[int, int] = REPLY) -> None:
     """Send one value."""
-    send(stream, encode(value, header))
+    send(stream, encode(value, largest))
 
 
 def send(stream: BinaryIO, frame: bytes) -> None:
@@ -84,12 +86,12 @@ def send(stream: BinaryIO, frame: bytes) -> None:
     stream.flush()
 
 
-def read_frame(stream: BinaryIO, header: int = MAX_HEADER, body: int = MAX_BODY) -> Any:
+def read_frame(stream: BinaryIO, largest: tuple[int, int] = REPLY) -> Any:
     """Receive one value. Raises EOFError where the stream ends, ProtocolError where it makes no sense."""
     prefix = _read_exactly(stream, 16)
     sizes = struct.unpack(">QQ", prefix)
-    _check_sizes(sizes, (header, body))
-    return decode(prefix + _read_exactly(stream, sum(sizes)), header, body)
+    _check_sizes(sizes, largest)
+    return decode(prefix + _read_exactly(stream, sum(sizes)), largest)
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:
