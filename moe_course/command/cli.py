@@ -36,9 +36,14 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _grade(args: argparse.Namespace) -> int:
+    from moe_course.grading.cohort.exports import Names, anonymous
     from moe_course.grading.cohort.grade_cohort import grade
+    from moe_course.grading.cohort.late import deadline
+    from moe_course.grading.cohort.ledger import Ledger
     from moe_course.grading.judge.templates import printable
 
+    if args.due is None and (args.grace or args.penalty != "none"):
+        raise ValueError("--grace and --penalty need the deadline: --due “2027-03-01 23:59 UTC”")
     records = grade(
         args.submitted,
         args.out,
@@ -49,8 +54,13 @@ def _grade(args: argparse.Namespace) -> int:
         args.unsafe,
         gradebook=args.gradebook,
         anonymise=args.anonymise,
+        roster=args.roster,
+        deadline=deadline(args.due, args.grace, args.penalty) if args.due is not None else None,
+        feedback=args.feedback,
+        dask=args.dask,
     )
-    ungradable = [record for record in records if record["status"] == "ungradable"]
+    names = anonymous(Ledger(args.out)) if args.anonymise else Names()
+    ungradable = [names.record(record) for record in records if record["status"] == "ungradable"]
     print(f"{len(records) - len(ungradable)} graded, {len(ungradable)} ungradable: see")
     for path in (args.out / "grades.csv", *sorted(args.out.glob("report-*.html"))):
         print(f"  {path}")
@@ -60,11 +70,19 @@ def _grade(args: argparse.Namespace) -> int:
 
 
 def _regrade(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from moe_course.grading.cohort.exports import Names, anonymous
     from moe_course.grading.cohort.grade_cohort import regrade_diff
+    from moe_course.grading.cohort.ledger import Ledger
     from moe_course.grading.judge.templates import printable
 
-    changes = regrade_diff(args.submitted, args.out, args.assignment, args.jobs, args.unsafe)
-    print(printable("\n".join(map(str, changes))) or "No score would change.")
+    changes = regrade_diff(
+        args.submitted, args.out, args.assignment, args.jobs, args.unsafe, roster=args.roster
+    )
+    names = anonymous(Ledger(args.out)) if args.anonymise else Names()
+    shown = [str(replace(change, student=names.student(change.student))) for change in changes]
+    print(printable("\n".join(shown)) or "No score would change.")
     return 0
 
 
@@ -223,13 +241,32 @@ def build_parser() -> argparse.ArgumentParser:
         cohort.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results are")
         cohort.add_argument("--assignment", metavar="NAME", help="this assignment only")
         cohort.add_argument("--jobs", type=_positive, default=1, metavar="N", help="submissions at a time")
+        cohort.add_argument(
+            "--roster", type=Path, metavar="CSV", help="the learners, and what platforms call them"
+        )
+        cohort.add_argument(
+            "--anonymise", action="store_true", help="pseudonyms in the reports and on the terminal"
+        )
         cohort.add_argument("--unsafe", action="store_true", help="without a sandbox, with your own rights")
     grade.add_argument("--resume", action="store_true", help="go on in a folder that holds results")
     grade.add_argument("--seed", type=int, metavar="N", help="the cohort's seed (default: drawn and stored)")
     grade.add_argument(
         "--gradebook", type=Path, metavar="DB", help="nbgrader's database, to write scores into"
     )
-    grade.add_argument("--anonymise", action="store_true", help="pseudonyms in the reports")
+    grade.add_argument("--due", metavar="TIME", help="the deadline, such as “2027-03-01 23:59 UTC”")
+    grade.add_argument(
+        "--grace", type=float, default=0.0, metavar="DAYS", help="days after it that cost nothing"
+    )
+    grade.add_argument(
+        "--penalty",
+        default="none",
+        metavar="RULE",
+        help="zero, a share a day (10%%), or a nbgrader plug-in module.Class",
+    )
+    grade.add_argument(
+        "--feedback", type=Path, metavar="DIR", help="write a page for each learner, and Moodle's zip"
+    )
+    grade.add_argument("--dask", metavar="ADDRESS", help="grade on the workers of this Dask scheduler")
     regrade.add_argument("--diff", action="store_true", required=True, help="say it, and write nothing")
 
     params = command("params", _params, "parameters, FLOPs and bytes of a published model")

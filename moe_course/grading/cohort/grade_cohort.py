@@ -11,19 +11,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_course.grading.cohort.exports import exercise_scores, write_results
+from moe_course.grading.cohort.feedback import write_feedback
 from moe_course.grading.cohort.gradebook import write_gradebook
+from moe_course.grading.cohort.late import Deadline
 from moe_course.grading.cohort.ledger import Ledger, Record, now
+from moe_course.grading.cohort.pools import limits_elsewhere, pool
+from moe_course.grading.cohort.roster import Learner, enrolled, read_roster
 from moe_course.grading.exercises import custom_course
 from moe_course.grading.exercises.registry import EXERCISES, exercises_of
 from moe_course.grading.judge.files import grade_submission
 from moe_course.grading.judge.rendering import as_dict
-from moe_course.grading.judge.verdict import Verdict, without_running
+from moe_course.grading.judge.verdict import Verdict, for_the_learner, without_running
 from moe_course.grading.submission.attempts import Submission
 from moe_course.grading.submission.collection import submissions
 from moe_course.grading.submission.intake import Task, environment, tasks
@@ -33,32 +37,19 @@ Grader = Callable[[Submission, Sequence[str], int, Limits | None], list[Verdict]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """How a cohort is graded: with which seed, behind which walls, by which function."""
+class Conditions:
+    """Under which conditions a cohort is graded: its seed, the limits of the sandbox (None without one), the function
+    that grades a submission."""
 
     seed: int
     limits: Limits | None
     grader: Grader
 
-    def tasks(self, submitted: Path, assignment: str | None) -> list[Task]:
-        """Everything that was handed in. The seed and the walls are part of the keys."""
+    def tasks(self, submitted: Path, assignment: str | None, roster: dict[str, Learner] | None) -> list[Task]:
+        """Everything that was handed in. Seed and limits are part of the keys."""
         walled = None if self.limits is None else vars(self.limits)
-        return tasks(submissions(submitted, assignment), [self.seed, walled])
-
-    def run(self, waiting: Sequence[Task], total: int, jobs: int) -> Iterator[Record]:
-        """The records, as they are done. Threads do: the judge waits for its workers most of the time."""
-        from tqdm import tqdm  # type: ignore[import-untyped]
-
-        pool = ThreadPoolExecutor(jobs, thread_name_prefix="judge")
-        try:
-            done = as_completed([pool.submit(self.record, task) for task in waiting])
-            shown = tqdm(
-                done, "grading", total, initial=total - len(waiting), unit="", disable=None
-            )  # on a terminal
-            for future in shown:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        handed = enrolled(submissions(submitted, assignment), roster or {})
+        return tasks(handed, [self.seed, walled])
 
     def record(self, task: Task) -> Record:
         """Grade one submission. Whatever happens, there is a record of it."""
@@ -77,12 +68,34 @@ class Bench:
         except Exception as error:
             problem = f"the grader failed ({type(error).__name__}: {error}): mend it, then --resume"
             again = True
+        return self._as_record(
+            task, problem, again, verdicts, solutions, started, time.perf_counter() - clock
+        )
+
+    def lost(self, task: Task, error: BaseException) -> Record:
+        """The record of a submission that no worker on another machine could grade."""
+        problem = f"no worker graded it ({type(error).__name__}: {error}): run again with --resume"
+        return self._as_record(task, problem, True, [], {}, now(), 0.0)
+
+    def _as_record(
+        self,
+        task: Task,
+        problem: str,
+        again: bool,
+        verdicts: list[dict[str, Any]],
+        solutions: dict[str, Any],
+        started: str,
+        seconds: float,
+    ) -> Record:
         return {
             "student": task.handed.student,
             "lms_id": task.handed.lms_id,
             "assignment": task.handed.assignment,
             "notebook": task.notebook,
             "file": task.handed.name,
+            "folder": task.handed.folder,  # the platform's name, for its upload of feedback
+            "handed_as": task.handed.handed_as,  # where a roster gave the learner another name
+            "submitted": task.handed.submitted,  # when, where that is known
             "status": "ungradable" if problem else "graded",
             "reason": problem,
             "score": None if problem else sum(verdict["score"] for verdict in verdicts),
@@ -98,7 +111,7 @@ class Bench:
             "again": again,  # the reason lies with this machine: the next run tries once more
             "started": started,
             "graded": now(),
-            "seconds": round(time.perf_counter() - clock, 3),
+            "seconds": round(seconds, 3),
         }
 
     def _verdicts(self, submission: Submission, notebook: str) -> list[Verdict]:
@@ -130,6 +143,22 @@ class Change:
         return f"{self.student}: {self.assignment}: {self.exercise}: {old} → {new}"
 
 
+def run(conditions: Conditions, waiting: Sequence[Task], total: int, pool: Executor) -> Iterator[Record]:
+    """The records, as they are done. `total` is the number of all submissions, for the progress bar on a terminal."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    futures = {pool.submit(conditions.record, task.to_send()): task for task in waiting}
+    shown = tqdm(as_completed(futures), "grading", total, initial=total - len(waiting), unit="", disable=None)
+    for future in shown:
+        # Only on another machine can a task fail or be taken back: `record` itself never raises.
+        if future.cancelled():
+            yield conditions.lost(futures[future], CancelledError("the cluster has no worker left"))
+        elif error := future.exception():
+            yield conditions.lost(futures[future], error)
+        else:
+            yield future.result()
+
+
 def grade(
     submitted: Path,
     out: Path,
@@ -141,29 +170,50 @@ def grade(
     *,
     gradebook: Path | None = None,
     anonymise: bool = False,
+    roster: Path | None = None,
+    deadline: Deadline | None = None,
+    feedback: Path | None = None,
+    dask: str | None = None,
     grader: Grader = grade_submission,
 ) -> list[Record]:
     """Grade everything in `submitted` into the folder `out`; returns the record of each submission.
 
     assignment: only this one; jobs: submissions at a time; resume: continue in a folder that holds results;
     seed: the cohort's, for a new folder only (default: drawn); unsafe: without a sandbox; gradebook: nbgrader's
-    database, written at the end; anonymise: pseudonyms in the reports. Raises ValueError where nothing can start:
-    no sandbox, no submissions, a folder that may not be written to.
+    database, written at the end; anonymise: pseudonyms in the reports; roster: a CSV file of the learners; deadline:
+    what late submissions lose; feedback: a folder for a page for each learner; dask: the address of a scheduler whose
+    workers grade instead of this machine.
+
+    Raises ValueError where nothing can start: no sandbox, no submissions, a folder that may not be written to, a
+    roster that is none. Raises KeyboardInterrupt, with a sentence that says how to go on, when it is interrupted.
     """
-    limits = walls(unsafe)
+    learners = read_roster(roster) if roster else {}
+    limits = walls(unsafe) if dask is None else limits_elsewhere(unsafe)
     submissions(submitted, assignment)  # a mistyped path leaves no folder behind
     ledger = Ledger(out)
     with ledger.opened(resume, seed) as cohort_seed:
         ledger.catch_up()
-        bench = Bench(cohort_seed, limits, grader)
-        handed = bench.tasks(submitted, assignment)
+        conditions = Conditions(cohort_seed, limits, grader)
+        handed = conditions.tasks(submitted, assignment, learners)
+        ledger.retire({task.handed.name: task.whose for task in handed})
         waiting = [task for task in handed if not _settled(ledger, task)]
-        for record in bench.run(waiting, len(handed), jobs):
-            ledger.keep(record)
-        write_results(ledger, anonymise)
+        try:
+            with pool(jobs, dask, limits is not None) as threads:
+                for record in run(conditions, waiting, len(handed), threads):
+                    ledger.keep(record)
+        except KeyboardInterrupt:
+            done = sum(_settled(ledger, task) for task in handed)
+            raise KeyboardInterrupt(
+                f"interrupted: {done} of {len(handed)} submissions are graded and kept in {out}; "
+                "the same command with --resume goes on from there"
+            ) from None
         records = [found for task in handed if (found := ledger.find(*task.whose))]
+        late = deadline.of(ledger.records(), learners) if deadline else {}
+        write_results(ledger, anonymise, learners, late)
+    if feedback is not None:
+        write_feedback(feedback, records, late)
     if gradebook is not None:
-        write_gradebook(gradebook, records)
+        write_gradebook(gradebook, records, learners, late)
     return records
 
 
@@ -174,22 +224,24 @@ def regrade_diff(
     jobs: int = 1,
     unsafe: bool = False,
     *,
+    roster: Path | None = None,
     grader: Grader = grade_submission,
 ) -> list[Change]:
     """What `grade(..., resume=True)` would change in `out`, which is only read. Arguments and errors as there."""
     ledger = Ledger(out)
-    bench = Bench(ledger.seed(), walls(unsafe), grader)
-    handed = bench.tasks(submitted, assignment)
+    conditions = Conditions(ledger.seed(), walls(unsafe), grader)
+    handed = conditions.tasks(submitted, assignment, read_roster(roster) if roster else {})
     waiting = [task for task in handed if not _settled(ledger, task)]
     changes = []
-    for new in bench.run(waiting, len(handed), jobs):
-        old = ledger.find(new["student"], new["assignment"])
-        before, after = exercise_scores(old) if old else {}, exercise_scores(new)
-        changes += [
-            Change(new["student"], new["assignment"], name, before.get(name), after.get(name))
-            for name in EXERCISES
-            if before.get(name) != after.get(name)
-        ]
+    with pool(jobs, None, not unsafe) as threads:
+        for new in run(conditions, waiting, len(handed), threads):
+            old = ledger.find(new["student"], new["assignment"])
+            before, after = exercise_scores(old) if old else {}, exercise_scores(new)
+            changes += [
+                Change(new["student"], new["assignment"], name, before.get(name), after.get(name))
+                for name in EXERCISES
+                if before.get(name) != after.get(name)
+            ]
     return sorted(changes, key=lambda change: (change.student, change.assignment))
 
 
@@ -206,4 +258,6 @@ def _sound(verdict: Verdict) -> dict[str, Any]:
         raise ValueError(f"{verdict.exercise}: a score of {score} out of {full}")
     found = as_dict(verdict)
     worth = custom_course.worth(verdict.exercise, full)
-    return {**found, "score": score * worth / full, "max_score": worth}
+    told = as_dict(for_the_learner(verdict))
+    feedback = {name: told[name] for name in ("status", "reason", "checks", "diagnosis")}
+    return {**found, "score": score * worth / full, "max_score": worth, "feedback": feedback}

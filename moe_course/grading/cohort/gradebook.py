@@ -20,7 +20,9 @@ from unittest.mock import patch
 
 from filelock import FileLock, Timeout
 
+from moe_course.grading.cohort.late import Late, instant
 from moe_course.grading.cohort.ledger import Record
+from moe_course.grading.cohort.roster import Learner
 from moe_course.grading.exercises.registry import EXERCISES
 
 if TYPE_CHECKING:
@@ -29,15 +31,40 @@ if TYPE_CHECKING:
 PATIENCE = 120.0  # seconds that another writer may take
 
 
-def write_gradebook(database: Path, records: Iterable[Record]) -> None:
+def write_gradebook(
+    database: Path,
+    records: Iterable[Record],
+    roster: dict[str, Learner] | None = None,
+    late: dict[tuple[str, str], Late] | None = None,
+) -> None:
     """Write every record into the SQLite gradebook `database`. Writing one twice changes nothing.
 
-    What could not be graded gets no score and is marked for a person, with the reason as its comment.
-    Raises ValueError where the gradebook stays locked.
+    What could not be graded gets no score and is marked for a person, with the reason as its comment. roster: the
+    learners; nobody else gets into the gradebook. Without one, a learner of whom only a platform's name is known
+    does not get into it either, unless the gradebook has that name already.
+
+    Raises ValueError where the gradebook stays locked, and, when all others are written, where learners are left out.
     """
+    known = _students(database)
+    left_out = []
     for record in records:
-        if record["assignment"]:
-            _patiently(database, record)
+        student = record["student"]
+        invented = bool(record["lms_id"]) and not record.get("handed_as") and student not in known
+        if student not in roster if roster else invented:
+            left_out.append(student)
+        elif record["assignment"]:
+            _patiently(database, record, (late or {}).get((student, record["assignment"])))
+    if left_out:
+        names = ", ".join(dict.fromkeys(left_out))
+        advice = "add them to the roster" if roster else "a --roster FILE says who they are in the gradebook"
+        raise ValueError(
+            f"{database}: {len(left_out)} not written, because no learner there is called {names}: {advice}"
+        )
+
+
+def _students(database: Path) -> set[str]:
+    with opened(database) as gradebook:
+        return {student.id for student in gradebook.students}
 
 
 @contextlib.contextmanager
@@ -59,7 +86,7 @@ def opened(database: Path) -> Iterator[Gradebook]:
         raise ValueError(f"{database}: another grader has held the gradebook for {PATIENCE:g} s") from None
 
 
-def _patiently(database: Path, record: Record) -> None:
+def _patiently(database: Path, record: Record, late: Late | None) -> None:
     """Write a record; again while nbgrader itself is writing."""
     from nbgrader.api import InvalidEntry
     from sqlalchemy.exc import OperationalError
@@ -68,19 +95,25 @@ def _patiently(database: Path, record: Record) -> None:
     while True:
         try:
             with opened(database) as gradebook:
-                return _write(gradebook, record)
+                return _write(gradebook, record, late)
         except (OperationalError, InvalidEntry) as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise ValueError(f"{database}: cannot be written to ({error})") from error
             time.sleep(0.5)
 
 
-def _write(gradebook: Gradebook, record: Record) -> None:
+def _write(gradebook: Gradebook, record: Record, late: Late | None) -> None:
     assignment, student = record["assignment"], record["student"]
     notebook = record["notebook"] or assignment
     _lay_out(gradebook, record, notebook)
     gradebook.update_or_create_student(student)
-    gradebook.update_or_create_submission(assignment, student)
+    submitted = instant(record.get("submitted") or "")
+    when = {"timestamp": submitted.replace(tzinfo=None)} if submitted else {}
+    gradebook.update_or_create_submission(assignment, student, **when)
+    if late is not None:
+        gradebook.find_submission_notebook(
+            notebook, assignment, student
+        ).late_submission_penalty = late.penalty
     graded = {verdict["exercise"]: verdict for verdict in record["verdicts"]}
     for cell in gradebook.find_notebook(notebook, assignment).grade_cells:
         name = cell.name.removeprefix("check_")

@@ -112,6 +112,18 @@ class Ledger:
         write(path, json.dumps(record, indent=1, allow_nan=False))
         self.log.append(_line(record))
 
+    def retire(self, handed: dict[str, tuple[str, str]]) -> None:
+        """Put aside the record of every file that is another learner's or assignment's by now: {file: (student,
+        assignment)}. It stays on the disk as *.superseded, but counts no more."""
+        wanted = set(handed.values())
+        for record in self.records():
+            whose = record["student"], record["assignment"]
+            renamed = handed.get(record["file"], whose) != whose
+            known_by_now = not record["assignment"] and any(student == whose[0] for student, _ in wanted)
+            if whose not in wanted and (renamed or known_by_now):
+                path = self.path(*whose)
+                path.replace(path.with_suffix(".superseded"))
+
     def catch_up(self) -> None:
         """Log every record whose line was lost when a run was killed."""
         logged = {

@@ -84,9 +84,12 @@ class Slow:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything the page shows. quartiles: lower, median, upper, in points; bins: submissions per tenth of the
-    points, low to high; common: (exercise, people) whose long solution too many share; repairs: (sentences,
-    students) of equally damaged files."""
+    """Everything the page shows.
+
+    quartiles: lower, median, upper, in points; bins: submissions per tenth of the points, low to high; remarks:
+    what else needs a person, as (end of a sentence, students); common: (exercise, people) whose long solution too
+    many share; repairs: (sentences, students) of equally damaged files.
+    """
 
     assignment: str
     submissions: int
@@ -98,6 +101,7 @@ class Overview:
     ungradable: tuple[Trouble, ...]
     stopped: tuple[Trouble, ...]
     idle: tuple[str, ...]
+    remarks: tuple[tuple[str, tuple[str, ...]], ...]
     exercises: tuple[Exercise, ...]
     mistakes: tuple[Mistake, ...]
     slowest: tuple[Slow, ...]
@@ -110,7 +114,9 @@ class Overview:
     versions: tuple[str, ...]
 
 
-def overview(assignment: str, records: Sequence[Record]) -> Overview:
+def overview(
+    assignment: str, records: Sequence[Record], remarks: Sequence[tuple[str, Sequence[str]]] = ()
+) -> Overview:
     """The figures of one assignment."""
     graded = [record for record in records if record["status"] == "graded"]
     marked = [record for record in graded if record["max_score"]]
@@ -131,6 +137,7 @@ def overview(assignment: str, records: Sequence[Record]) -> Overview:
         ungradable=tuple(_ungradable(records)),
         stopped=tuple(_stopped(graded)),
         idle=tuple(record["student"] for record in graded if not any(map(_tried, record["verdicts"]))),
+        remarks=_remarks(graded, remarks),
         exercises=exercises,
         mistakes=tuple(sorted(found, key=lambda mistake: -mistake.count / mistake.attempted)[:TALKED_ABOUT]),
         slowest=tuple(_slowest(records)),
@@ -160,6 +167,24 @@ def _bins(marked: Iterable[Record]) -> tuple[int, ...]:
 
 def _tried(verdict: dict[str, Any]) -> bool:
     return bool(verdict["status"] != "not attempted")
+
+
+def _remarks(
+    graded: Sequence[Record], others: Sequence[tuple[str, Sequence[str]]]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What else needs a person. A zero of somebody who tried may be a sign that their code did not run here."""
+    told = {trouble.student for trouble in _stopped(graded)}
+    tried = [r for r in graded if any(map(_tried, r["verdicts"])) and r["student"] not in told]
+    empty = [r["student"] for r in tried if not _anything_passed(r)]
+    found = [
+        ("answered, and not one check passed. Did their code run as it does in a notebook?", empty),
+        *others,
+    ]
+    return tuple((sentence, tuple(who)) for sentence, who in found if who)
+
+
+def _anything_passed(record: Record) -> bool:
+    return any(check["status"] == "passed" for verdict in record["verdicts"] for check in verdict["checks"])
 
 
 def _ungradable(records: Iterable[Record]) -> list[Trouble]:

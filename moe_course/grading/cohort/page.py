@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 MAX_REASON = 600  # characters
 
 
-def page(assignment: str, records: Sequence[Record], anonymous: bool = False) -> str:
-    """The page of one assignment. `records` already carry the names to show."""
-    found = overview(assignment, records)
+def page(
+    assignment: str,
+    records: Sequence[Record],
+    anonymous: bool = False,
+    remarks: Sequence[tuple[str, Sequence[str]]] = (),
+) -> str:
+    """The page of one assignment. `records` already carry the names to show.
+
+    remarks: what else needs a person, as the end of a sentence and the students it is about.
+    """
+    found = overview(assignment, records, remarks)
     return _environment().get_template("page.html").render(o=found, anonymous=anonymous, few=FEW, long=LONG)
 
 

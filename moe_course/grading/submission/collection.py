@@ -7,6 +7,7 @@ missing without a word.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,14 @@ from pathlib import Path, PurePosixPath
 from moe_course.grading.exercises.registry import NOTEBOOKS
 from moe_course.grading.submission import layouts
 from moe_course.grading.submission.layouts import Owner
-from moe_course.grading.submission.received import NOTHING, SUFFIXES, ReceivedFile, readable, received
+from moe_course.grading.submission.received import (
+    NOTHING,
+    SUFFIXES,
+    ReceivedFile,
+    Refused,
+    readable,
+    received,
+)
 
 _TOOLS = {
     "__MACOSX",
@@ -38,7 +46,8 @@ class Handed:
     assignment: "" where the layout does not tell; name: the file, relative to what was handed in; lms_id: the
     learner's number in Canvas or Moodle, where the download names it; fetch: reads the file, raises Refused; problem:
     why nothing can be read; notes: what an instructor should know about the choice of the file; folder: the
-    platform's name of the learner's folder.
+    platform's name of the learner's folder; submitted: when, in the words of nbgrader's timestamp.txt; handed_as: the
+    name that it came with, where a roster knows the learner by another.
     """
 
     student: str
@@ -49,6 +58,8 @@ class Handed:
     problem: str = ""
     notes: tuple[str, ...] = ()
     folder: str = ""
+    submitted: str = ""
+    handed_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,17 @@ def _choose(inside: str, group: Sequence[_Owned], named: str | None) -> Handed:
         problem,
         (*notes, *([_TEAM] if owner.team else [])),
         readable(owner.folder),
+        _submitted(group),
     )
+
+
+def _submitted(group: Sequence[_Owned]) -> str:
+    """What nbgrader's exchange noted down beside a submission, "" where there is nothing to read."""
+    for one in group:
+        if one.file.path.name == "timestamp.txt" and one.file.fetch is not None:
+            with contextlib.suppress(Refused):
+                return readable(one.file.fetch()[:100].decode("utf-8", "replace").strip())
+    return ""
 
 
 def _only(files: Sequence[_Owned], assignment: str) -> tuple[_Owned | None, str, tuple[str, ...]]:

@@ -40,6 +40,10 @@ class Task:
     repairs: tuple[str, ...] = ()
     problem: str = ""
 
+    def to_send(self) -> Task:
+        """The task without the way to its file, which another machine does not have and does not need."""
+        return replace(self, handed=replace(self.handed, fetch=None))
+
     @property
     def whose(self) -> tuple[str, str]:
         """Student and assignment."""
