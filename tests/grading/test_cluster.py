@@ -14,20 +14,22 @@ import pytest
 from moe_course.grading.cohort import grade_cohort, pools
 from moe_course.grading.cohort.ledger import Ledger
 from moe_course.grading.exercises.rubric import points
-from moe_course.grading.submission import intake
 from moe_course.grading.worker import sandbox
 
 pytestmark = pytest.mark.slow
 distributed = pytest.importorskip("distributed")
 
 RIGHT = "def ffn_params(d_model, d_ff):\n    return 3 * d_model * d_ff\n"
-HERE = Path(__file__).parent
+ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 
 def scheduler():
     """A Dask scheduler of this machine alone. Yields its address."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+               "--no-dashboard"]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=ENVIRON, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         for line in process.stderr:
             if found := re.search(r"tcp://127\.0\.0\.1:\d+", line):
@@ -47,13 +49,15 @@ def worker(address, tmp_path):
     """Starts worker processes, each for one submission at a time."""
     started = []
 
-    def start(**environ):
+    def start(*options):
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny",
-                   "--no-dashboard", "--local-directory", str(tmp_path)]  # fmt: skip
-        path = os.pathsep.join([str(HERE), *sys.path])
+                   "--no-dashboard", "--local-directory", str(tmp_path), *options]  # fmt: skip
         started.append(
             subprocess.Popen(
-                command, env={**os.environ, "PYTHONPATH": path, **environ}, stderr=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=ENVIRON,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
         )
         return started[-1]
@@ -75,18 +79,6 @@ def hand_in(folder, number):
     for n in range(number):
         (folder / f"s{n:02}.py").write_text(f"# {n}\n{RIGHT}")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _quiet_checkout(monkeypatch):
-    """A checkout may be worked on while the tests run: workers and this process then have other graders."""
-    monkeypatch.setattr(intake, "graders", lambda: "the same all the time")
-    monkeypatch.setattr(pools, "graders", lambda: "the same all the time")
-    monkeypatch.setattr(pools, "unfit", same_graders)
-
-
-def same_graders(expected, sandboxed):
-    return pools.no_walls(sandboxed)
 
 
 def slow(submission, names, seed, limits):
@@ -112,6 +104,7 @@ def test_a_worker_that_dies_loses_nothing_and_another_grades_its_submissions(add
     records = grade_cohort.grade(submitted, out, seed=5, unsafe=True, dask=address, grader=slow)
     assert doomed.wait(60) == -signal.SIGKILL
     assert [r["student"] for r in records] == [f"s{n:02}" for n in range(16)]
+    assert {r["reason"] for r in records} == {""}
     assert {(r["status"], r["score"]) for r in records} == {("graded", points("ffn_params"))}
     logged = [line["student"] for line in Ledger(out).log.records()]
     assert sorted(logged) == sorted(set(logged)) == [r["student"] for r in records]
@@ -130,9 +123,15 @@ def test_a_real_submission_in_a_sandbox_of_the_worker(address, worker, tmp_path)
 
 
 def test_a_worker_without_a_sandbox_refuses(address, worker, tmp_path):
-    worker(MOE_COURSE_BWRAP="/nowhere/bwrap", PATH="/nowhere")
+    taken_away = tmp_path / "taken_away.py"
+    taken_away.write_text(
+        "from moe_course.grading.worker import sandbox\nsandbox.problem = lambda: 'no bubblewrap here'\n"
+    )
+    worker("--preload", str(taken_away))
     wait_for_workers(address, 1)
-    with pytest.raises(ValueError, match="no worker of the cluster can grade: it runs no submission without a sandbox"):
+    with pytest.raises(
+        ValueError, match="no worker of the cluster can grade: it runs no submission without a sandbox"
+    ):
         grade_cohort.grade(hand_in(tmp_path / "in", 1), tmp_path / "out", seed=5, dask=address)
 
 
@@ -162,4 +161,6 @@ def test_when_all_workers_are_gone_the_rest_waits_for_another_run(address, worke
 def test_an_address_where_no_scheduler_answers_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "PATIENCE", 1.0)
     with pytest.raises(ValueError, match=r"--dask tcp://127\.0\.0\.1:1: no scheduler answers there"):
-        grade_cohort.grade(hand_in(tmp_path / "in", 1), tmp_path / "out", unsafe=True, dask="tcp://127.0.0.1:1")
+        grade_cohort.grade(
+            hand_in(tmp_path / "in", 1), tmp_path / "out", unsafe=True, dask="tcp://127.0.0.1:1"
+        )
