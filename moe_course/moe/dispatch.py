@@ -52,7 +52,9 @@ def grouped_ffn(
     checked.
     """
     check_axes(x_ND=x_ND, counts_E=counts_E, w_gate_EDF=w_gate_EDF, w_up_EDF=w_up_EDF, w_down_EFD=w_down_EFD)
-    if x_ND.device.type == "cpu":
+    if (
+        x_ND.device.type == "cpu" and not torch.compiler.is_exporting()
+    ):  # an exported graph has no use for counts
         return _in_groups(x_ND, counts_E.tolist(), w_gate_EDF, w_up_EDF, w_down_EFD)
     return _in_tiles(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
 

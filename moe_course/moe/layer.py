@@ -57,6 +57,9 @@ class MoEStats:
     idx_TK: Tensor
 
 
+torch.export.register_dataclass(MoEStats)  # torch.export returns only types that it can take apart
+
+
 class MoELayer(nn.Module):
     """A mixture of experts in the place of a feed-forward layer. Parameters and buffers (some configs need fewer):
 

@@ -228,3 +228,19 @@ class TestGroupScore:
     def test_at_least_one_score(self):
         with pytest.raises(ValueError, match="group_sum must be at least 1, got 0"):
             group_limited_top_k(torch.zeros(1, 4), torch.zeros(4), 2, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["softmax", "sigmoid", "bias", "groups", "by priority", "shared", "onehot", "sorted", "fused"]
+)
+def test_the_layer_can_be_exported(kind):
+    made = layer(**KINDS[kind]).eval()
+    exported = torch.export.export(made, (tokens(2, 4, 5),)).module()
+    for x_BSD in (
+        tokens(2, 4, 5, seed=2),
+        tokens(1, 1, 5).expand(2, 4, 5),
+    ):  # other counts than in the example
+        y_BSD, stats = made(x_BSD)
+        again_BSD, again = exported(x_BSD)
+        torch.testing.assert_close(again_BSD, y_BSD)
+        assert torch.equal(again.counts_E, stats.counts_E)
