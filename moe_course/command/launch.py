@@ -39,9 +39,16 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
 
     `extra` goes to JupyterLab. With `until_ready` it stops as soon as it answers, which tests the whole set-up.
     """
+    from moe_course.command import machine
     from moe_course.grading.exercises.locate import notebooks_dir
     from moe_course.lesson import workspace
 
+    if closed := machine.closed_home():
+        folder, error = closed
+        raise ValueError(
+            f"JupyterLab cannot start, because it cannot write to {folder} ({error}): make that folder writable, or "
+            "set JUPYTER_RUNTIME_DIR and JUPYTER_DATA_DIR to folders that are"
+        )
     for message in workspace.start(notebooks_dir(), root / "work"):
         print(message)
     page = f"work/{FIRST_NOTEBOOK}"

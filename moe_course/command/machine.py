@@ -67,6 +67,21 @@ def try_writing(folder: Path) -> str:
         return str(error)
 
 
+def closed_home() -> tuple[Path, str] | None:
+    """The first of the folders in which Jupyter keeps its files that cannot be written to, with the error; None if
+    all can."""
+    from jupyter_client.connect import jupyter_data_dir, jupyter_runtime_dir
+
+    for folder in (Path(jupyter_runtime_dir()), Path(jupyter_data_dir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return folder, error.strerror or str(error)
+        if refused := try_writing(folder):
+            return folder, refused
+    return None
+
+
 def kernel_interpreter() -> str | None:
     """The program that Jupyter's kernel python3 starts, None if there is no such kernel or no Jupyter."""
     try:

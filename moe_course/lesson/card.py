@@ -23,14 +23,16 @@ def update(section: str, values: Mapping[str, bool | int | float | str]) -> None
     """Write values into a section of the card: "active", "stability" or "cost"."""
     if section not in SECTIONS:
         raise ValueError(f"the card has no section {section!r}; its sections are {', '.join(SECTIONS)}")
-    card = _load()
-    card[section] = {**card.get(section, {}), **values}
+
+    def with_values(card: dict[str, Any]) -> dict[str, Any]:
+        return {**card, section: {**card.get(section, {}), **values}}
+
     state = home.state_dir()
     if state is None:
-        _session.update(card)
+        _session.update(with_values(_session))
         return
     with contextlib.suppress(OSError):  # a full disk must not stop a lesson
-        home.write_json(state / FILE, card)
+        home.update_json(state / FILE, with_values)
 
 
 def show() -> None:

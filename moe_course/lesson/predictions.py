@@ -86,7 +86,7 @@ def _remember(key: str, entry: dict[str, Any]) -> None:
         _session[key] = entry
         return
     with contextlib.suppress(OSError):  # a full disk must not stop a lesson
-        home.write_json(state / FILE, {**home.read_json(state / FILE), key: entry})
+        home.update_json(state / FILE, lambda kept: {**kept, key: entry})
 
 
 def _show(markup: str, text: str) -> None:

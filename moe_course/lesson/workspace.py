@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from moe_course import files
 from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find
 from moe_course.grading.submission.attempts import Unreadable, normalised, read
-from moe_course.lesson.home import STATE, read_json, state_dir, write_json
+from moe_course.lesson.home import STATE, read_json, state_dir, update_json
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -122,8 +122,7 @@ def record(verdict: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     entry["source_hash"] = source_hash(sources)
     entry["when"] = datetime.now().astimezone().isoformat(timespec="seconds")
     with contextlib.suppress(OSError):
-        path = state / "progress.json"
-        write_json(path, {**read_json(path), verdict["exercise"]: entry})
+        update_json(state / "progress.json", lambda kept: {**kept, verdict["exercise"]: entry})
 
 
 def source_hash(sources: Mapping[str, str]) -> str:

@@ -1,7 +1,9 @@
 """A cohort: who handed in what, graded once each whatever happens, and never a silent zero."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_course.grading.cohort.grade_cohort import Change, grade, regrade_diff
+from moe_course.grading.cohort.grade_cohort import Change, Conditions, grade, regrade_diff
 from moe_course.grading.cohort.ledger import Ledger
 from moe_course.grading.exercises.rubric import points
 from moe_course.grading.judge.verdict import without_running
@@ -358,3 +360,91 @@ def test_with_real_workers_a_crash_costs_its_own_student_only(tmp_path):
     }
     assert status == {"ada": "passed", "mallory": "crashed"}
     assert outline(records) == {("ada", ASSIGNMENT): ("graded", FULL), ("mallory", ASSIGNMENT): ("graded", 0)}
+
+
+def gone(group):
+    """Whether a process group ends by itself within some seconds."""
+    for _ in range(300):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_interrupted_it_ends_at_once_says_how_to_go_on_and_loses_nothing(tmp_path):
+    """Ctrl-C reaches the whole process group, as in a terminal."""
+    slow = "import time\ndef ffn_params(d_model, d_ff):\n    time.sleep(25)\n    return 3 * d_model * d_ff\n"
+    texts = {f"a{n}.py": RIGHT for n in range(2)} | {f"b{n}.py": slow for n in range(6)}
+    submitted, out = lay(tmp_path / "in", texts), tmp_path / "out"
+    argv = [sys.executable, "-m", "moe_course", "grade", submitted, "--out", out, "--jobs", "2", "--unsafe"]
+    run = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        while len(list(out.glob("records/*/*.json"))) < 2:
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.02)
+        time.sleep(1)  # into the slow ones
+        os.killpg(run.pid, signal.SIGINT)
+        said, errors = run.communicate(timeout=120)
+        assert gone(run.pid), "a process of it is left"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 130
+    assert "Traceback" not in said + errors
+    assert re.search(r"interrupted: 2 of 8 submissions are graded and kept in .*--resume", errors)
+    assert sorted(graded_lines(out)) == [("a0", ASSIGNMENT), ("a1", ASSIGNMENT)]
+
+
+@pytest.mark.parametrize("changed", ["environment", "seed", "limits", "graders", "an answer", "nothing"])
+def test_a_key_changes_with_all_that_decides_a_grade_and_with_nothing_else(tmp_path, monkeypatch, changed):
+    submitted = lay(tmp_path / "in", {"ada.py": RIGHT})
+
+    def key(seed=1, limits=None):
+        (task,) = Conditions(seed, limits, fake).tasks(submitted, None, None)
+        return task.key
+
+    walls = sandbox.Limits()
+    before = key(limits=walls)
+    seed = 1
+    if changed == "environment":
+        monkeypatch.setattr(intake, "environment", lambda: {"python": "3.99"})
+    elif changed == "seed":
+        seed = 2
+    elif changed == "limits":
+        walls = replace(walls, memory=walls.memory - 1)
+    elif changed == "graders":
+        monkeypatch.setattr(intake, "graders", lambda: "mended")
+    elif changed == "an answer":
+        lay(submitted, {"ada.py": WRONG})
+    else:
+        os.utime(submitted / "ada.py", (1, 1))
+    assert (key(seed, walls) == before) == (changed == "nothing")
+    assert key(seed, None) != key(seed, walls)
+
+
+def test_a_record_is_on_the_disk_before_its_line_is_in_the_log(cohort, tmp_path, monkeypatch):
+    """A power cut may keep a rename and lose what was written before it: the order is file, rename, folder, line."""
+    steps = []
+    usual_sync, usual_replace = os.fsync, os.replace
+
+    def fsync(descriptor):
+        steps.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        usual_sync(descriptor)
+
+    def rename(source, target):
+        steps.append((Path(source), Path(target)))
+        usual_replace(source, target)
+
+    ledger = Ledger(tmp_path / "out")
+    with ledger.opened(False, 1):
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "replace", rename)
+        ledger.keep(grade(cohort, tmp_path / "other", unsafe=True, grader=fake)[0])
+    path = ledger.path("ada", ASSIGNMENT)
+    at = next(n for n, step in enumerate(steps) if isinstance(step, tuple) and step[1] == path)
+    assert steps[at - 1] == steps[at][0]
+    assert steps[at + 1 :] == [path.parent, ledger.log.path]
