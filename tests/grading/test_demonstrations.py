@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from graders.probes import call
 
 from moe_course.grading.exercises.locate import released
+from moe_course.grading.judge.subject import WorkerSubject
 from moe_course.grading.submission.attempts import from_notebook, read
 from moe_course.grading.submission.demonstrations import needed
 
@@ -154,3 +156,11 @@ def test_long_code_is_read_whole(kind, suffix, size, tmp_path):
     assert "".join(source.split()) in "".join("".join(submission.cells).split())
     assert submission.definitions["ffn_params"].endswith("return area(d_model, d_ff)")
     assert not submission.untouched("ffn_params")
+
+
+@pytest.mark.parametrize("kind", ["comment", "docstring", "table"])
+def test_long_code_reaches_the_worker_whole(kind, tmp_path):
+    path = tmp_path / "long.py"
+    path.write_text(f"{long(kind)}\n\n\ndef area(a, b):\n    return 3 * a * b\n", encoding="utf-8")
+    with WorkerSubject(read(path).cells) as worker:
+        assert worker.run(call, "ffn_params", 2, 5).value == 30
