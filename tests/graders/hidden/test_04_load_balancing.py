@@ -146,7 +146,7 @@ class HiddenBiasedTopK:
 class HiddenUpdateBias:
     @criterion(
         1,
-        "twenty updates against a fixed load: twenty steps, and none for the expert at the mean",
+        "twenty updates against a fixed load: twenty steps, none at the mean; the rest on other numbers",
         hint="Does a step depend on the bias that is there already?",
     )
     def test_many_updates(self, subject, rng):
@@ -162,6 +162,7 @@ class HiddenUpdateBias:
             bias_E = returned(subject.run(call, "update_bias", bias_E, counts_E, 0.5), given)
             want_E = oracles_balance.update_bias(want_E, counts_E, 0.5)
             expect_values(bias_E, want_E, "E", given, what="the new bias_E")
+        public.TestUpdateBias().test_together(subject, rng)
 
 
 @grades("expert_choice")
