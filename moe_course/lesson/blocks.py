@@ -71,7 +71,10 @@ def blocks() -> tuple[dict[str, Block], str]:
 
 
 def _installed() -> bool:
-    return importlib.util.find_spec("transformers") is not None
+    try:
+        return importlib.util.find_spec("transformers") is not None
+    except ImportError:  # while a notebook is graded, the package is masked
+        return False
 
 
 def _built(name: str) -> Block:

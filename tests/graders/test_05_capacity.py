@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from graders import oracles
@@ -548,6 +550,34 @@ class TestDropAndWaste:
         ]
 
 
+def _layer(mix_BSBS, steps_BSBS, threshold, noise):
+    """layer(x)[b, s] = Σ mix[b, s, c, t]·x[c, t] + Σ steps[b, s, c, t]·(1 if x[c, t, 0] > threshold, else 0),
+
+    to which a number of size `noise` that depends on all of x is added, and then subtracted again.
+    """
+    places = mix_BSBS.shape[0] * mix_BSBS.shape[1]
+
+    def layer(x):
+        tokens = x.reshape(places, -1)
+        mixed = mix_BSBS.to(x).view(places, -1) @ tokens
+        stepped = steps_BSBS.to(x).view(places, -1) @ (tokens[:, :1] > threshold).to(x)
+        shift = noise * torch.cos(x.sum())
+        return ((mixed + stepped + shift) - shift).view(x.shape)
+
+    return layer
+
+
+def _answer(layer, shape, x, dy):
+    """What the learner's process asks: the layer's output, or its gradient for dy."""
+    if x.shape != shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}, not {tuple(shape)}")
+    if dy is None:
+        return layer(x)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(layer(x), x, dy)[0]
+
+
 class _Leaks:
     """What the two probes of layers have in common. `places`: which outputs they watch, and which inputs change."""
 
@@ -556,9 +586,10 @@ class _Leaks:
 
     def ask(self, subject, x_BSD, place, mix, steps=None, threshold=0.0, noise=0.0, number=0):
         """What the learner's probe says about the layer with this mixture."""
-        steps = torch.zeros_like(mix) if steps is None else steps
+        layer = _layer(mix, torch.zeros_like(mix) if steps is None else steps, threshold, noise)
         given = {"x_BSD": x_BSD, self.place_name: place}
-        out = subject.run(ask_layer, self.exercise.name, x_BSD, place, mix, steps, threshold, noise, number)
+        answers = partial(_answer, layer, x_BSD.shape)
+        out = subject.run(ask_layer, self.exercise.name, x_BSD, place, number, answers=answers)
         return out, given
 
     def expect(self, asked, leaks):

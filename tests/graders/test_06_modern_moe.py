@@ -519,12 +519,14 @@ class TestUpcycle:
     def test_own_storage(self, subject, rng):
         for d_model, d_ff, experts in ((2, 3, 2), (4, 3, whole(rng, 3, 5))):
             dense, changed = dense_weights(d_model, d_ff, rng), whole(rng, 0, experts - 1)
-            given = named(self.names, (*dense, experts)) | {"the expert then set to 0": changed}
-            out = subject.run(upcycle_then_write, dense, experts, changed)
+            number = round(1 + float(torch.rand((), generator=rng)), 2)
+            given = named(self.names, (*dense, experts)) | {f"the expert then set to {number}": changed}
+            out = subject.run(upcycle_then_write, dense, experts, changed, number)
             after, _ = expect_tuple(returned(out, given), 2, given)
             after = expect_tuple(after, 3, given, EXPERTS.replace(" ", ", "))
             for part, weight, name in zip(after, dense, EXPERTS.split(), strict=True):
-                want = torch.stack([weight * (e != changed) for e in range(experts)])
+                want = torch.stack([weight] * experts)
+                want[changed] = number
                 expect_values(part, want, name.rpartition("_")[2], given, what=f"{name}, afterwards")
 
     @criterion(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import torch
 
@@ -248,6 +249,26 @@ def near(a, b, tolerance=2e-3):
     return bool(gap <= tolerance * max(float(size), 1e-3))
 
 
+def all_near(tensor, number):
+    """Every number of a tensor is this one, to rounding."""
+    return isinstance(tensor, torch.Tensor) and bool(((tensor - number).abs() < 1e-6).all())
+
+
+def identical(after, before):
+    """A tensor came back as it was sent."""
+    return isinstance(after, torch.Tensor) and after.dtype == before.dtype and torch.equal(after, before)
+
+
+def handed_on(report):
+    """aux is the one of ffn's call: it holds the sum of what ffn was given then."""
+    total, calls = report["total"], report["given"]
+    return (
+        type(total) is float
+        and bool(calls)
+        and math.isclose(total, float(calls[-1].double().sum()), rel_tol=1e-5, abs_tol=1e-5)
+    )
+
+
 @grades("TransformerBlock", hidden=16)
 class TestTransformerBlock:
     @staticmethod
@@ -292,7 +313,7 @@ class TestTransformerBlock:
         for batch, length, d_model, heads in ((1, 1, 2, 1), self.sizes(rng)):
             (report,), given = self.run(subject, d_model, heads, [self.tokens(rng, batch, length, d_model)])
             expect(report["pair"], "return y_BSD and aux", given)
-            expect(report["aux"], "aux is not the object that ffn returned", given)
+            expect(handed_on(report), "aux is not the object that ffn returned", given)
 
     @criterion(
         2,
@@ -434,8 +455,9 @@ class TestTransformerBlock:
         x_BSD = self.tokens(rng, batch, length, d_model)
         self.run(subject, d_model, heads, [x_BSD])
         report = returned(subject.run(block_with_module, d_model, heads, x_BSD[:1, :2], x_BSD[:1, :2], 72))
-        expect(report["owned"], "the parameters of ffn are not among those of the block")
-        expect(report["follows"], "block.eval() does not reach ffn")
+        number = x_BSD[0, 0, 0].double()
+        expect(all_near(report["moved"], number), "the parameters of ffn are not among those of the block")
+        expect(all_near(report["dropped"], number), "block.eval() does not reach ffn")
 
     @criterion(
         2,
@@ -467,7 +489,7 @@ class TestTransformerBlock:
         for dtype in (torch.float64, torch.bfloat16, torch.float32):
             (report,), given = self.run(subject, d_model, heads, [x_BSD.to(dtype)], scale=0.5)
             expect(report["y"].dtype == dtype, f"y_BSD is {report['y'].dtype}, x_BSD {dtype}", given)
-            expect(report["kept"], "x_BSD was edited in place", given)
+            expect(identical(report["after"], x_BSD.to(dtype)), "x_BSD was edited in place", given)
         strided = x_BSD.transpose(0, 1).contiguous().transpose(0, 1)
         (plain, other), given = self.run(subject, d_model, heads, [x_BSD, strided])
         expect(
@@ -500,7 +522,7 @@ class TestTransformerBlock:
             _told(lambda: _bare_traits(x_BSD, runs[5])),
             reach,
             _told(lambda: self.sidesteps(self._pair(subject, pair)) > 0.01),
-            modules.error or _module_traits(modules.value),
+            modules.error or _module_traits(modules.value, x_BSD[1, 0, 0].double()),
         ]
 
     def _pair(self, subject, x_BSD):
@@ -524,7 +546,7 @@ def _traits(x_BSD, silent, loud, fresh):
     rows = given[0].reshape(x_BSD.shape) if len(given) == 1 else torch.zeros(1)
     layer_normed = torch.nn.functional.layer_norm
     return {
-        "pair": [first["pair"], first["aux"], first["kept"], first["kind"]],
+        "pair": [first["pair"], handed_on(first), identical(first["after"], x_BSD), first["kind"]],
         "calls": [list(part.shape) for part in given],
         "adds as much to 10 x": near(tenfold["y"] - 10 * x_BSD, y - x_BSD, 5e-3),
         "is as large for 10 x": near(tenfold["y"], y, 5e-3),
@@ -575,10 +597,10 @@ def _bare_traits(x_BSD, run):
     return [near(rest, rest[:1, :1].expand_as(rest)) for rest in remainders]
 
 
-def _module_traits(report):
+def _module_traits(report, number):
     return [
-        report["owned"],
-        report["follows"],
+        all_near(report["moved"], number),
+        all_near(report["dropped"], number),
         near(report["dx"], report["slopes"], 2e-2),
         sum(not arrived for _, arrived, _ in report["parameters"]) > 0,
         sum(axes >= 2 and arrived and size == 0 for axes, arrived, size in report["parameters"]) > 0,
@@ -790,6 +812,13 @@ class TestBitsPerByte:
         return [subject.run(call, "bits_per_byte", *case) for case in cases]
 
 
+def elsewhere_drawn(seed):
+    """What torch's and Python's own generators give from this seed, if nobody has drawn before."""
+    own = random.Random(seed)
+    drawn = torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist()
+    return [drawn, [own.random() for _ in range(4)]]
+
+
 COUNT = 250
 SAMPLE = "logits_V temperature top_p"
 
@@ -809,8 +838,9 @@ class TestSampleNext:
         """The tokens drawn, each a whole number of the vocabulary."""
         given = named(SAMPLE, (logits_V, temperature, top_p))
         report = returned(subject.run(draws, logits_V, temperature, top_p, start, count, global_seed), given)
-        drawn, untouched, kept = report
-        tokens, untouched = [number(token) for token in drawn], all(untouched)
+        drawn, elsewhere, after = report
+        tokens = [number(token) for token in drawn]
+        untouched, kept = elsewhere == elsewhere_drawn(global_seed), identical(after, logits_V)
         for token in tokens:
             if type(token) is not int:
                 raise CheckFailed("a token should be a whole number", given, "an int", token)
@@ -950,12 +980,12 @@ class TestSampleNext:
         logits_V = self.logits([0.4, 0.3, 0.2, 0.1], rng)
         for temperature in (0.0, 0.7):
             given = named(SAMPLE, (logits_V, temperature, 0.9))
-            tokens, _, kept = returned(
+            tokens, _, after = returned(
                 subject.run(draws, logits_V, temperature, 0.9, whole(rng, 1, 10**6), 3), given
             )
             for token in tokens:
                 expect_type(token, int, given, what="a token")
-            expect(kept, "the logits were edited in place", given)
+            expect(identical(after, logits_V), "the logits were edited in place", given)
 
     def behaviour(self, subject):
         """Which tokens can be drawn, and which of several distributions the draws are likeliest under."""
@@ -968,7 +998,8 @@ class TestSampleNext:
             for logits, top_p in ((even, 0.28), (uneven, 0.33))
         ]
         greedy = subject.run(draws, logits_V, 0.0, 0.9, 77, 3)
-        extreme = subject.run(draws, torch.tensor([-1e4, 1000.0, -math.inf, 1000.7]), 1.0, 0.95, 77, 80)
+        spread_V = torch.tensor([-1e4, 1000.0, -math.inf, 1000.7])
+        extreme = subject.run(draws, spread_V, 1.0, 0.95, 77, 80)
         closed = subject.run(draws, torch.tensor([0.5, -math.inf, 2.0, 1.0]), 1.0, 1.0, 77, 150)
         again = subject.run(draws, logits_V, 1.0, 1.0, 77, 60, global_seed=5)
         first = subject.run(draws, logits_V, 1.0, 1.0, 77, 60)
@@ -985,10 +1016,18 @@ class TestSampleNext:
             _told(lambda: _fits(even, 1.0, 0.28, shared[0].value[0], ("the rest to the best",))),
             _told(lambda: _fits(uneven, 1.0, 0.33, shared[1].value[0], ("the rest to all",))),
             greedy.error or greedy.value[0],
-            extreme.error or [_told(lambda: sorted(set(extreme.value[0]))), extreme.value[2]],
+            extreme.error
+            or [_told(lambda: sorted(set(extreme.value[0]))), identical(extreme.value[2], spread_V)],
             closed.error or _told(lambda: sorted(set(closed.value[0]))),
-            again.error or first.error or [repr(first.value[0]) == repr(again.value[0]), first.value[1]],
+            again.error
+            or first.error
+            or [repr(first.value[0]) == repr(again.value[0]), _untouched(first.value[1])],
         ]
+
+
+def _untouched(elsewhere):
+    """Whether torch's and Python's own generators, started from 0, gave what they give if nobody has drawn."""
+    return [drawn == right for drawn, right in zip(elsewhere, elsewhere_drawn(0), strict=True)]
 
 
 RULES = ("temperature upside down", "no temperature", "no nucleus", "neither")

@@ -40,6 +40,10 @@ _METRICS = "moe_course.moe.metrics"
 _BALANCE = "moe_course.moe.balance"
 _CAPACITY = "moe_course.moe.capacity"
 _LEAKS = "moe_course.moe.leaks"
+_COUNTS = "moe_course.moe.counts"
+_DISPATCHERS = ("moe_course.moe.dispatchers", "moe_course.moe.fused")
+_TINY = "moe_course.lesson.tiny"
+_LIMITED = "moe_course.lesson.limited"
 _OBJECTIVE = "moe_course.lm.training.objective"
 _STEP = "moe_course.lm.training.step"
 _SPECIALIZATION = "moe_course.analysis.specialization"
@@ -53,30 +57,32 @@ _ALL = (
     Exercise("1.5", "01_dense_ffn", _ACCOUNTING, ("model_params",)),
     Exercise("1.6", "01_dense_ffn", _ACCOUNTING, ("active_matched_d_ff",)),
     Exercise("2.1", "02_topk_routing", _ROUTER, ("router_probs",)),
-    Exercise("2.2", "02_topk_routing", _ROUTER, ("top_k_gate",)),
+    Exercise("2.2", "02_topk_routing", _ROUTER, ("top_k_gate",), (_BALANCE, _MODERN)),
     Exercise("2.3", "02_topk_routing", _ROUTER, ("sparse_gates",)),
     Exercise("2.4", "02_topk_routing", _ROUTER, ("noisy_logits",)),
-    Exercise("2.5", "02_topk_routing", "moe_course.moe.loop", ("moe_loop",)),
+    Exercise("2.5", "02_topk_routing", "moe_course.moe.loop", ("moe_loop",), (_DISPATCH, *_DISPATCHERS)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
-    Exercise("3.1", "03_dispatch", _DISPATCH, ("plan_dispatch",)),
+    Exercise("3.1", "03_dispatch", _DISPATCH, ("plan_dispatch",), (*_DISPATCHERS, _COUNTS)),
     Exercise("3.2", "03_dispatch", _DISPATCH, ("gather_tokens",)),
     Exercise("3.3", "03_dispatch", _DISPATCH, ("grouped_ffn",)),
     Exercise("3.4", "03_dispatch", _DISPATCH, ("combine",)),
-    Exercise("3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",), ("moe_course.moe.layer",)),
-    Exercise("4.1", "04_load_balancing", _METRICS, ("expert_load",)),
-    Exercise("4.2", "04_load_balancing", _METRICS, ("max_violation",)),
+    Exercise(
+        "3.5", "03_dispatch", "moe_course.moe.minimal", ("MoELayer",), ("moe_course.moe.layer", _LIMITED)
+    ),
+    Exercise("4.1", "04_load_balancing", _METRICS, ("expert_load",), (_COUNTS, _TINY)),
+    Exercise("4.2", "04_load_balancing", _METRICS, ("max_violation",), ("moe_course.lesson.collapse",)),
     Exercise("4.3", "04_load_balancing", _METRICS, ("cv_squared",)),
     Exercise("4.4", "04_load_balancing", _BALANCE, ("load_balancing_loss",)),
     Exercise("4.5", "04_load_balancing", _BALANCE, ("router_z_loss",)),
-    Exercise("4.6", "04_load_balancing", _BALANCE, ("biased_top_k",)),
+    Exercise("4.6", "04_load_balancing", _BALANCE, ("biased_top_k",), (_MODERN,)),
     Exercise("4.7", "04_load_balancing", _BALANCE, ("update_bias",)),
     Exercise("4.8", "04_load_balancing", _BALANCE, ("expert_choice",)),
     Exercise("4.9", "04_load_balancing", _METRICS, ("global_load",)),
     Exercise("5.1", "05_capacity", _CAPACITY, ("expert_capacity",)),
     Exercise("5.2", "05_capacity", _CAPACITY, ("positions_in_expert",)),
     Exercise("5.3", "05_capacity", _CAPACITY, ("batch_priority_positions",)),
-    Exercise("5.4", "05_capacity", _CAPACITY, ("fill_buffers",)),
+    Exercise("5.4", "05_capacity", _CAPACITY, ("fill_buffers",), ("moe_course.moe.layer", _LIMITED)),
     Exercise("5.5", "05_capacity", _CAPACITY, ("read_buffers",)),
     Exercise("5.6", "05_capacity", _CAPACITY, ("drop_and_waste",)),
     Exercise("5.7", "05_capacity", _LEAKS, ("depends_on_future",)),

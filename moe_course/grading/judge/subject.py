@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from moe_course.grading.exercises.protocol import ForbiddenImport, Outcome, Raised, plain, raised
@@ -21,6 +22,7 @@ from moe_course.grading.worker.serve import CELL_SECONDS, answer
 from moe_course.grading.worker.wire import REQUEST, ProtocolError, conforms, decode, encode, hints
 
 Probe = Callable[..., Any]
+Answers = Callable[..., Any]
 MAX_CODE = (
     8_000_000  # bytes of all cells of a submission together; the largest notebook of the course has 60,000
 )
@@ -43,8 +45,12 @@ class ProbeFailed(Exception):
 class Subject(Protocol):
     """What a grader is handed."""
 
-    def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
-        """Run a probe beside the learner's code and return its plain reply."""
+    def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
+        """Run a probe beside the learner's code and return its plain reply.
+
+        With `answers` the probe gets one argument more, `ask`: a function that calls `answers` here, where the judge
+        is. The learner's process sees what it returns, and nothing of how.
+        """
 
 
 class LiveSubject:
@@ -53,8 +59,10 @@ class LiveSubject:
     def __init__(self, namespace: Mapping[str, Any]):
         self.namespace = namespace
 
-    def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
+    def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
         args, kwargs = decode(encode(plain((args, kwargs)), REQUEST), REQUEST)
+        if answers is not None:
+            kwargs["ask"] = lambda *question: decode(encode(plain(answers(*decode(encode(plain(question)))))))
         try:
             reply = decode(answer(0, probe, self.namespace, args, kwargs))
         except ProtocolError as error:
@@ -116,18 +124,20 @@ class WorkerSubject:
             return f"the code raised an exception whatever it was asked ({said}): does it in a notebook?"
         return ""
 
-    def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
+    def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
         if self._worker is None:
             self.start()
         if self._left <= 0:
             self.close()
             raise SubjectLost("timed out", "the exercise took too long in all")
-        message = {
+        message: dict[str, Any] = {
             "probe": f"{probe.__module__}:{probe.__qualname__}",
             "args": plain(args),
             "kwargs": plain(kwargs),
         }
-        return self._ask(message, min(self.seconds, self._left), probe)
+        if answers is not None:
+            message["asks"] = True
+        return self._ask(message, min(self.seconds, self._left), probe, answers)
 
     def start(self) -> None:
         """Start the process and run the learner's cells in it."""
@@ -185,12 +195,19 @@ class WorkerSubject:
                 return False
         return True
 
-    def _ask(self, message: dict[str, Any], seconds: float, probe: Probe | None = None) -> Any:
+    def _ask(
+        self,
+        message: dict[str, Any],
+        seconds: float,
+        probe: Probe | None = None,
+        answers: Answers | None = None,
+    ) -> Any:
         assert self._worker is not None
         number = secrets.randbits(64)
         clock = Clock(self._worker.main(), self._worker.family())
         try:
-            reply = ask(self._worker, {"number": number, **message}, seconds, clock)
+            talk = partial(_answer, answers, number) if answers else None
+            reply = ask(self._worker, {"number": number, **message}, seconds, clock, talk)
             value = _open(reply, number, probe)
             error = next(_errors(value), None) if probe is not None else None
             self._first = self._first or error
@@ -206,6 +223,17 @@ class WorkerSubject:
         finally:
             if probe is not None:
                 self._left -= clock.spent()
+
+
+def _answer(answers: Answers, number: int, reply: Any) -> dict[str, Any] | None:
+    """The answer to a question of the probe's, or why there is none; None where the reply is no question."""
+    match reply:
+        case {"number": int(echo), "question": tuple(question)} if echo == number:
+            try:
+                return {"answer": plain(answers(*question))}
+            except Exception as error:  # a submission can ask what it likes
+                return {"refused": f"this cannot be computed ({type(error).__name__})"}
+    return None
 
 
 def _open(reply: Any, number: int, probe: Probe | None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from moe_course.grading.exercises.locate import PACKAGE, graders_dir, notebooks_dir
@@ -34,7 +35,11 @@ SHOWN = {".py", ".json", ".css", ".svg", ".html"}  # so no bytecode, no editor's
 def visible(masked: Iterable[str]) -> list[str]:
     """The options that show a worker what it needs: system libraries, Python, the course; all read-only."""
     shown = _outermost([*map(Path, SYSTEM), *_python()])
-    secret = [path for path in _secrets() if any(path.is_relative_to(parent) for parent in shown)]
+    secret = [
+        path
+        for path in (*_secrets(), *_packages(masked))
+        if any(path.is_relative_to(parent) for parent in shown)
+    ]
     steps: list[tuple[Path, list[str]]] = []
     for path in sorted({*shown, *secret}, key=lambda path: len(path.parts)):
         if path in secret:
@@ -78,6 +83,12 @@ def _secrets() -> list[Path]:
     """What must not be seen even where it lies inside a folder that is shown."""
     inside = (PACKAGE / "_course").is_dir()
     return [PACKAGE] if inside else [PACKAGE.parent, graders_dir(), notebooks_dir()]
+
+
+def _packages(masked: Iterable[str]) -> list[Path]:
+    """The folders of masked packages that are not the course's own; there is one where the package is installed."""
+    specs = [PathFinder.find_spec(name) for name in masked if "." not in name]
+    return [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()]
 
 
 def course_files(masked: Iterable[str] = ()) -> list[tuple[Path, Path]]:

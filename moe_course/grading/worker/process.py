@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, BinaryIO
@@ -29,6 +30,9 @@ START_SECONDS = (
 )
 SPARE = 256 << 20  # bytes of the machine's memory that are never given to submissions
 WATCH = 0.05  # seconds between two looks at the memory
+
+
+Talk = Callable[[Any], dict[str, Any] | None]
 
 
 class SubjectLost(Exception):
@@ -95,15 +99,20 @@ class Worker:
         self._folder.cleanup()
 
 
-def ask(worker: Worker, message: Any, seconds: float, clock: Clock | None = None) -> Any:
+def ask(
+    worker: Worker, message: Any, seconds: float, clock: Clock | None = None, talk: Talk | None = None
+) -> Any:
     """The worker's reply to a message, or its first words where there is none.
 
     seconds: the deadline, by a `clock` that does not count the time in which other processes had the processor.
+    talk: what to send back on a question that comes before the reply; None on the reply itself.
     Raises SubjectLost where nothing comes in time, or the worker ends or uses too much memory.
     """
     clock = clock or Clock(worker.main(), worker.family())
     answer: Future[Any] = Future()
-    Thread(target=_exchange, args=(worker.requests, worker.replies, message, answer), daemon=True).start()
+    Thread(
+        target=_exchange, args=(worker.requests, worker.replies, message, answer, talk), daemon=True
+    ).start()
     while True:
         try:
             reply = answer.result(timeout=WATCH)
@@ -118,12 +127,18 @@ def ask(worker: Worker, message: Any, seconds: float, clock: Clock | None = None
     return reply
 
 
-def _exchange(requests: BinaryIO, replies: BinaryIO, message: Any, answer: Future[Any]) -> None:
+def _exchange(
+    requests: BinaryIO, replies: BinaryIO, message: Any, answer: Future[Any], talk: Talk | None
+) -> None:
     """Send and receive in a thread of its own, the one way to wait with a deadline on every system."""
     try:
         if message is not None:
             write_frame(requests, message, REQUEST)
-        answer.set_result(read_frame(replies))
+        reply = read_frame(replies)
+        while talk is not None and (more := talk(reply)) is not None:
+            write_frame(requests, more, REQUEST)
+            reply = read_frame(replies)
+        answer.set_result(reply)
     except (EOFError, OSError, ValueError) as error:  # ProtocolError is a ValueError, so is a closed pipe
         answer.set_exception(error)
 

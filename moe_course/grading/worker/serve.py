@@ -10,13 +10,12 @@ between them.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import pkgutil
 import random
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.abc import MetaPathFinder
 from typing import Any, BinaryIO
 
@@ -24,6 +23,7 @@ from moe_course.grading.exercises import protocol
 from moe_course.grading.exercises.protocol import ForbiddenImport, Raised, plain, raised
 from moe_course.grading.worker import syscalls
 from moe_course.grading.worker.clock import Clock
+from moe_course.grading.worker.pristine import remembered_probes, restore
 from moe_course.grading.worker.settings import neutral_settings
 from moe_course.grading.worker.wire import REQUEST, encode, read_frame, send, write_frame
 
@@ -85,12 +85,18 @@ def answer(
         return encode({"number": number, "raised": raised(error)})
 
 
-def _run_named(namespace: Mapping[str, Any], reference: str, *args: Any, **kwargs: Any) -> Any:
-    """Run the probe that `reference` ("module:name") names."""
-    module, _, name = reference.partition(":")
-    if module != "graders.probes" and not module.startswith("graders.probes."):
-        raise ValueError(f"{reference!r} is no probe")
-    return getattr(importlib.import_module(module), name)(namespace, *args, **kwargs)
+def ask(requests: BinaryIO, replies: BinaryIO, number: int, *question: Any) -> Any:
+    """Ask the judge in the middle of a probe. Raises ValueError where it cannot compute an answer."""
+    send(replies, encode({"number": number, "question": plain(question)}))
+    told = read_frame(requests)
+    if "refused" in told:
+        raise ValueError(told["refused"])
+    return told["answer"]
+
+
+def unknown(namespace: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    """Stands for a probe that there is none of."""
+    raise ValueError("this is no probe")
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
@@ -102,6 +108,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
     notebook = Notebook.instance()
     budget = Budget(CELL_SECONDS)
+    probes = remembered_probes()
     while True:
         with neutral_settings():
             try:
@@ -109,8 +116,12 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             except EOFError:
                 return
             if "probe" in message:
-                args = (message["probe"], *message["args"])
-                frame = answer(message["number"], _run_named, notebook.user_ns, args, message["kwargs"])
+                restore()
+                probe = probes.get(message["probe"], unknown)
+                kwargs = message["kwargs"]
+                if message.get("asks"):
+                    kwargs = {**kwargs, "ask": partial(ask, requests, replies, message["number"])}
+                frame = answer(message["number"], probe, notebook.user_ns, message["args"], kwargs)
         if "masked" in message:
             sys.meta_path.insert(0, Mask(message["masked"]))
             budget = Budget(message["cell_seconds"])
@@ -159,11 +170,6 @@ def prepare(memory: int | None) -> None:
     random.seed(0)
     protocol.CHECKS_DISABLED = True  # a submission's own check(...) calls cost no time here
     torch.compile = _uncompiled
-    with contextlib.suppress(ImportError):  # where no graders are installed, no probe will be asked for
-        for module in pkgutil.iter_modules(importlib.import_module("graders.probes").__path__):
-            importlib.import_module(
-                f"graders.probes.{module.name}"
-            )  # before a cell can change the import path
     if hasattr(os, "nice"):
         os.nice(NICE)
     if memory is not None:  # a fence of its own: one huge allocation fails at once, as a MemoryError

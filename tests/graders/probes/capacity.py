@@ -1,9 +1,9 @@
-"""Layers to be probed, built beside the learner's code from plain numbers: whether one leaks is in the numbers."""
+"""Layers to be probed beside the learner's code. What such a layer computes is known to the judge alone."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,35 +12,42 @@ from graders.probes import call
 from moe_course.grading.exercises.protocol import Outcome
 
 
+class _Asked(torch.autograd.Function):
+    """y = ask(x, None), whose gradient for dy is ask(x, dy)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, ask: Callable[..., torch.Tensor]) -> torch.Tensor:
+        ctx.ask = ask
+        ctx.save_for_backward(x)
+        return ask(x, None)
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.ask(x, dy), None
+
+
 def ask_layer(
     namespace: Mapping[str, Any],
     name: str,
     /,
     x_BSD: torch.Tensor,
     place: int,
-    mix_BSBS: torch.Tensor,
-    steps_BSBS: torch.Tensor,
-    threshold: float,
-    noise: float,
     seed: int,
+    *,
+    ask: Callable[..., torch.Tensor],
 ) -> Outcome:
-    """The learner's `name(layer, x_BSD, place)`, with random numbers that start from `seed`; inputs is (x_BSD,).
+    """The learner's `name(layer, x_BSD, place)`, with random numbers that start from `seed`.
 
-    layer(x)[b, s] = Σ mix[b, s, c, t]·x[c, t] + Σ steps[b, s, c, t]·(1 if x[c, t, 0] > threshold, else 0),
-    to which a number of size `noise` that depends on all of x is added, and then subtracted again.
+    inputs is (x_BSD, place). layer(x) asks the judge for every output: ask(x, None) is y, and ask(x, dy) the gradient
+    of (y · dy).sum() at x. So nothing in this process tells whether the layer leaks, except what it answers.
     """
-    rows, length, width = x_BSD.shape
 
     def layer(x: torch.Tensor) -> torch.Tensor:
         if x.shape != x_BSD.shape:
             raise ValueError(f"this layer takes x of shape {tuple(x_BSD.shape)}, not {tuple(x.shape)}")
-        tokens = x.reshape(rows * length, width)
-        mixed = mix_BSBS.to(x).view(rows * length, -1) @ tokens
-        stepped = steps_BSBS.to(x).view(rows * length, -1) @ (tokens[:, :1] > threshold).to(x)
-        shift = noise * torch.cos(x.sum())
-        return ((mixed + stepped + shift) - shift).view(rows, length, width)
+        return _Asked.apply(x, ask)
 
     torch.manual_seed(seed)
     random.seed(seed)
-    out = call({name: lambda given, where: namespace[name](layer, given, where)}, name, x_BSD, place)
-    return out
+    return call({name: lambda given, where: namespace[name](layer, given, where)}, name, x_BSD, place)

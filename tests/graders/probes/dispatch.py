@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from moe_course.grading.exercises.protocol import Outcome, plain, raised
+from moe_course.grading.worker.pristine import theirs
 
 
 def moe_layer_step(
@@ -23,17 +24,17 @@ def moe_layer_step(
     the dtype of the state.
     """
     try:
-        layer = namespace["MoELayer"](**options)
+        layer = theirs(namespace["MoELayer"], **options)
         dtypes = {value.dtype for value in state.values()}
-        layer = layer.to(*dtypes)
+        layer = theirs(layer.to, *dtypes)
         _load(layer, state)
         x = x_BSD.clone().requires_grad_(dy_BSD is not None)
-        result = layer(x)
+        result = theirs(layer, x)
         report: dict[str, Any] = {"result": plain(tuple(result) if isinstance(result, tuple) else result)}
         if dy_BSD is not None:
             y = result[0]
             if y.requires_grad and y.numel() == dy_BSD.numel():
-                (y.reshape(dy_BSD.shape) * dy_BSD).sum().backward()
+                theirs((y.reshape(dy_BSD.shape) * dy_BSD).sum().backward)
             report["dx"] = plain(x.grad)
             report["gradients"] = {name: plain(p.grad) for name, p in layer.named_parameters()}
     except KeyboardInterrupt:
@@ -49,7 +50,7 @@ def moe_layer_parameters(
     """Build two layers alike, load the state into the first: value is the parameters of both, by name, and
     which of the first one's are trained."""
     try:
-        layers = [namespace["MoELayer"](**options) for _ in range(2)]
+        layers = [theirs(namespace["MoELayer"], **options) for _ in range(2)]
         if state is not None:
             _load(layers[0], state)
         first, second = (dict(layer.named_parameters()) for layer in layers)

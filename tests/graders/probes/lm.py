@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from moe_course.grading.exercises.protocol import Outcome, plain, raised
+from moe_course.grading.worker.pristine import ours, theirs
 
 
 def guarded(work: Callable[[], Any]) -> Outcome:
@@ -42,38 +43,44 @@ def objective_of_lists(
             for losses in (ce[None], lb_losses_L, z_losses_L)
         ]
         (own_ce,), lb_losses, z_losses = leaves
-        result = namespace["moe_objective"](own_ce, lb_losses, z_losses, lb_weight, z_weight)
+        result = theirs(namespace["moe_objective"], own_ce, lb_losses, z_losses, lb_weight, z_weight)
         if isinstance(result, torch.Tensor) and result.requires_grad and result.numel() == 1:
-            result.backward()
+            theirs(result.backward)
         return result, own_ce.grad, [loss.grad for loss in lb_losses], [loss.grad for loss in z_losses]
 
     return guarded(work)
 
 
 class _Answer:
-    """What the probe's feed-forward layer hands over as aux: its identity is compared, never its content."""
+    """What the probe's feed-forward layer hands over as aux: the sum of what it was given."""
+
+    def __init__(self, total: float):
+        self.total = total
 
 
 class _Sine:
     """A feed-forward layer that answers scale · sin(x), and remembers what it was given."""
 
     def __init__(self, scale: float):
-        self.scale, self.given, self.aux = scale, [], _Answer()
+        self.scale, self.given = scale, []
 
+    @ours
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, _Answer]:
         self.given.append(x.detach().clone())
-        return self.scale * torch.sin(x), self.aux
+        return self.scale * torch.sin(x), _Answer(float(x.detach().double().sum()))
 
 
 class _Mixing(nn.Module):
-    """A feed-forward layer with parameters of its own."""
+    """A feed-forward layer with parameters of its own, which adds a number while it is in training."""
 
-    def __init__(self, d_model: int):
+    def __init__(self, d_model: int, number: float):
         super().__init__()
         self.mix = nn.Linear(d_model, d_model)
+        self.number = number
 
+    @ours
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return torch.sin(self.mix(x)), None
+        return torch.sin(self.mix(x)) + self.number * self.training, None
 
 
 def block_runs(
@@ -88,15 +95,15 @@ def block_runs(
     """One TransformerBlock around a feed-forward layer that answers scale · sin(x), run on each input in turn.
 
     Its matrices are drawn anew from `seed`, so that no way of initialising decides, or left as they are ("fresh"), or
-    set to zero. value: for each input {y, given: what the feed-forward layer was given, call by call, pair: whether
-    there was a pair, aux: whether its second part is what the layer answered, kind: that part's type, kept: whether
-    the input is as it was}.
+    set to zero. The layer's aux is the sum of what it was given. value: for each input {y, given: what the layer was
+    given, call by call, pair: whether the block returned a pair, total: the sum that the pair's second part holds,
+    None where that is not the layer's aux, kind: that part's type, after: the input after the call}.
     """
 
     def work() -> Any:
         torch.manual_seed(seed)
         ffn = _Sine(scale)
-        block = namespace["TransformerBlock"](d_model, num_heads, ffn).to(inputs[0].dtype)
+        block = theirs(lambda: namespace["TransformerBlock"](d_model, num_heads, ffn).to(inputs[0].dtype))
         if weights != "fresh":
             _redraw(block, seed, 1.0 if weights == "redraw" else 0.0)
         return [_run(block, ffn, x) for x in inputs]
@@ -107,15 +114,16 @@ def block_runs(
 def _run(block: Any, ffn: _Sine, x: torch.Tensor) -> dict[str, Any]:
     given = x.clone(memory_format=torch.preserve_format)
     ffn.given = []
-    result = block(given)
+    result = theirs(block, given)
     pair = isinstance(result, tuple | list) and len(result) == 2
+    total = result[1].total if pair and type(result[1]) is _Answer else None
     return {
         "y": result[0] if pair else result,
         "given": ffn.given,
-        "aux": bool(pair and result[1] is ffn.aux),
+        "total": total,
         "pair": pair,
         "kind": type(result[1]).__name__ if pair else "",
-        "kept": torch.equal(given, x),
+        "after": given,
     }
 
 
@@ -139,21 +147,22 @@ def block_with_module(
 ) -> Outcome:
     """A TransformerBlock around a module, in float64: what belongs to it, and which gradients arrive.
 
-    value: owned: whether the module's parameters are among the block's; follows: whether block.eval() reaches it;
+    In training the module adds the first number of dy_BSD to its answer. In the end that number is also added to all
+    of the block's parameters. value: dropped: y in training less y after block.eval(); moved: by how much the
+    module's bias changed then;
     parameters: (number of axes, whether a gradient arrived, its largest size) of each of the block's and the
     module's; dx and slopes: the gradient of (y · dy).sum() at x, from autograd and from differences.
     """
 
     def work() -> Any:
         torch.manual_seed(seed)
-        ffn = _Mixing(d_model).double()
-        block = namespace["TransformerBlock"](d_model, num_heads, ffn).double()
+        number = float(dy_BSD.flatten()[0])
+        ffn = _Mixing(d_model, number).double()
+        block = theirs(lambda: namespace["TransformerBlock"](d_model, num_heads, ffn).double())
         _redraw(block, seed)
         _redraw(ffn, seed + 1)
-        own = {id(parameter) for parameter in block.parameters()}
-        owned = all(id(parameter) in own for parameter in ffn.parameters())
         x = x_BSD.double().requires_grad_()
-        loss(block, x).backward()
+        theirs(loss(block, x).backward)
         everything = {id(p): p for p in (*block.parameters(), *ffn.parameters())}.values()
         parameters = [
             (p.dim(), p.grad is not None, 0.0 if p.grad is None else float(p.grad.abs().max()))
@@ -166,19 +175,27 @@ def block_with_module(
                 step[place] = 1e-3
                 step = step.view_as(x)
                 slopes.view(-1)[place] = (loss(block, x + step) - loss(block, x - step)) / 2e-3
-        block.eval()
+        with torch.no_grad():
+            trained = output(block, x_BSD.double())
+            theirs(block.eval)
+            dropped = trained - output(block, x_BSD.double())
+            before = ffn.mix.bias.clone()
+            for parameter in block.parameters():
+                parameter.add_(number)
         return {
-            "owned": owned,
-            "follows": not ffn.training,
+            "dropped": dropped,
+            "moved": ffn.mix.bias.detach() - before,
             "parameters": parameters,
             "dx": x.grad,
             "slopes": slopes,
         }
 
+    def output(block: Any, x: torch.Tensor) -> torch.Tensor:
+        result = theirs(block, x)
+        return result[0] if isinstance(result, tuple | list) else result
+
     def loss(block: Any, x: torch.Tensor) -> torch.Tensor:
-        result = block(x)
-        y = result[0] if isinstance(result, tuple | list) else result
-        return (y * dy_BSD.double()).sum()
+        return (output(block, x) * dy_BSD.double()).sum()
 
     return guarded(work)
 
@@ -199,6 +216,7 @@ class _Bigram(nn.Module):
         self.layers = layers
         self.seen: list[torch.Tensor] = []
 
+    @ours
     def forward(self, tokens_BS: torch.Tensor) -> tuple[torch.Tensor, _Aux]:
         self.seen.append(tokens_BS.detach().clone())
         h = self.table[tokens_BS]
@@ -230,7 +248,7 @@ def train_steps(
         kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
         own = kinds[optimizer](model.parameters(), lr=rate)
         returned = [
-            namespace["train_step"](model, tokens_BS1.clone(), own, lb_weight, z_weight, clip)
+            theirs(namespace["train_step"], model, tokens_BS1.clone(), own, lb_weight, z_weight, clip)
             for tokens_BS1 in batches
         ]
         after = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -250,7 +268,7 @@ def draws(
 ) -> Outcome:
     """`count` calls of sample_next with one generator that starts from `seed`, and torch's own from `global_seed`.
 
-    value: (tokens, whether torch's and Python's own random states are as they were, whether the logits are).
+    value: (tokens, the numbers that torch's and Python's own generators give afterwards, the logits afterwards).
     """
 
     def work() -> Any:
@@ -258,12 +276,11 @@ def draws(
         state = random.getstate()
         random.seed(global_seed)
         try:
-            before = torch.random.get_rng_state(), random.getstate()
             generator = torch.Generator().manual_seed(seed)
             given = logits_V.clone()
-            tokens = [namespace["sample_next"](given, temperature, top_p, generator) for _ in range(count)]
-            untouched = torch.equal(torch.random.get_rng_state(), before[0]), random.getstate() == before[1]
-            return tokens, untouched, torch.equal(given, logits_V)
+            sample = namespace["sample_next"]
+            tokens = theirs(lambda: [sample(given, temperature, top_p, generator) for _ in range(count)])
+            return tokens, [torch.rand(4).tolist(), [random.random() for _ in range(4)]], given
         finally:
             random.setstate(state)
 
