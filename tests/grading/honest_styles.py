@@ -208,7 +208,7 @@ style(
     "        return factor * num_tokens * d_model * d_ff\n    return inner\nffn_flops = times(6)",
 )
 style("defined_twice", "ffn_params", "def ffn_params(d_model, d_ff):\n    return 0\n\n" + PARAMS)
-style("executed_text", "swiglu_ffn", "exec(TEXT)\nffn_flops = swiglu_ffn", f"TEXT = {SWIGLU!r}")
+style("executed_text", "swiglu_ffn", "exec(TEXT)\nswiglu_ffn = swiglu_ffn", f"TEXT = {SWIGLU!r}")
 style("evaluated", "ffn_params", "ffn_params = eval('lambda d_model, d_ff: 3 * d_model * d_ff')")
 style(
     "static_method",

@@ -1,4 +1,4 @@
-"""The process that a worker is: started, asked with a deadline, watched, killed. `confined` puts walls around it."""
+"""A worker as a process: started, asked with a deadline, watched and killed. `sandboxed` puts walls around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers behind walls: a process in a sandbox, started from nothing or forked by a fork server.
+"""Workers in a sandbox: started from nothing, or forked by a process that has imported PyTorch already.
 
 A sandbox must be started from a thread that outlives it: the kernel ends it together with that thread.
 """
@@ -36,7 +36,7 @@ GRACE = 5.0  # seconds that the kernel has to end what was killed
 
 
 class SandboxedWorker(Worker):
-    """A worker process behind walls. Whatever it started dies with it."""
+    """A worker process in a sandbox. Whatever it started dies with it."""
 
     def __init__(self, limits: Limits, masked: Sequence[str] = ()) -> None:
         self._build(limits, masked, [sys.executable, *PROGRAM, COURSE, str(limits.memory)])
