@@ -1,6 +1,7 @@
 """A cohort: who handed in what, graded once each whatever happens, and never a silent zero."""
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from moe_course.grading.cohort.grade_cohort import Change, Conditions, grade, regrade_diff
+from moe_course.grading.cohort.grade_cohort import Change, Conditions, grade, regrade_diff, run
 from moe_course.grading.cohort.ledger import Ledger
+from moe_course.grading.cohort.pools import pool
 from moe_course.grading.exercises.rubric import points
 from moe_course.grading.judge.verdict import without_running
 from moe_course.grading.submission import intake
@@ -448,3 +451,29 @@ def test_a_record_is_on_the_disk_before_its_line_is_in_the_log(cohort, tmp_path,
     at = next(n for n, step in enumerate(steps) if isinstance(step, tuple) and step[1] == path)
     assert steps[at - 1] == steps[at][0]
     assert steps[at + 1 :] == [path.parent, ledger.log.path]
+
+
+def test_a_record_that_is_on_the_disk_is_held_in_memory_by_nobody(tmp_path):
+    """The replies and messages of a whole cohort would be gigabytes."""
+
+    class Kept(dict):
+        """A record that can be watched."""
+
+    given = []
+
+    class Watched(Conditions):
+        def record(self, task):
+            return Kept(super().record(task))
+
+    conditions = Watched(1, None, fake)
+    waiting = conditions.tasks(
+        lay(tmp_path / "in", {f"s{n}.py": f"# {n}\n{RIGHT}" for n in range(6)}), None, None
+    )
+    alive = []
+    with pool(1, None, False) as threads:
+        for record in run(conditions, waiting, 6, threads):
+            given.append(weakref.ref(record))
+            del record
+            gc.collect()
+            alive.append(sum(ref() is not None for ref in given))
+    assert max(alive) <= 2  # the one just given, which the loop still names

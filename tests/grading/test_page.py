@@ -13,7 +13,7 @@ from moe_course.grading.cohort.grade_cohort import grade
 from moe_course.grading.cohort.ledger import Ledger
 from moe_course.grading.cohort.overview import Check, Slow, Trouble, overview
 from moe_course.grading.cohort.page import page
-from moe_course.grading.cohort.similarity import FEW, LONG, Alike
+from moe_course.grading.cohort.similarity import FEW, LONG, SameCode
 from moe_course.grading.exercises.expect import CheckFailed
 from moe_course.grading.judge.rendering import as_html, as_text
 from moe_course.grading.judge.verdict import CheckResult, without_running
@@ -146,15 +146,15 @@ def test_identical_solutions_are_grouped_over_exercises():
         wrote("dan", ffn_params=("other", 4), ffn_flops=("z", 3)),
     ]
     both = ("1.2 ffn_params", "1.3 ffn_flops")
-    assert overview(ASSIGNMENT, cohort).alike == (Alike(("ada", "bob"), both, both, 7),)
+    assert overview(ASSIGNMENT, cohort).same_code == (SameCode(("ada", "bob"), both, both, 7),)
 
 
 def test_short_code_and_what_everybody_wrote_point_at_nobody():
     many = [wrote(f"s{n}", ffn_params=("same", LONG)) for n in range(FEW + 1)]
     short = [wrote(name, ffn_flops=("short", LONG - 1)) for name in ("ada", "bob")]
     found = overview(ASSIGNMENT, many + short)
-    assert (found.alike, found.common) == ((), (("1.2 ffn_params", FEW + 1),))
-    (group,) = overview(ASSIGNMENT, many[1:]).alike
+    assert (found.same_code, found.common) == ((), (("1.2 ffn_params", FEW + 1),))
+    (group,) = overview(ASSIGNMENT, many[1:]).same_code
     assert group.students == ("s1", "s2", "s3", "s4", "s5")
 
 

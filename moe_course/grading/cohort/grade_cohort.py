@@ -150,11 +150,12 @@ def run(conditions: Conditions, waiting: Sequence[Task], total: int, pool: Execu
     futures = {pool.submit(conditions.record, task.to_send()): task for task in waiting}
     shown = tqdm(as_completed(futures), "grading", total, initial=total - len(waiting), unit="", disable=None)
     for future in shown:
+        task = futures.pop(future)  # nobody holds on to a record that was given
         # Only on another machine can a task fail or be taken back: `record` itself never raises.
         if future.cancelled():
-            yield conditions.lost(futures[future], CancelledError("the cluster has no worker left"))
+            yield conditions.lost(task, CancelledError("the cluster has no worker left"))
         elif error := future.exception():
-            yield conditions.lost(futures[future], error)
+            yield conditions.lost(task, error)
         else:
             yield future.result()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_course.grading.cohort.ledger import Record
-from moe_course.grading.cohort.similarity import Alike, alike
+from moe_course.grading.cohort.similarity import SameCode, same_code
 from moe_course.grading.exercises.registry import EXERCISES, label
 
 STOPPED = ("crashed", "timed out", "out of memory", "forbidden", "interrupted", "refused")
@@ -105,7 +105,7 @@ class Overview:
     exercises: tuple[Exercise, ...]
     mistakes: tuple[Mistake, ...]
     slowest: tuple[Slow, ...]
-    alike: tuple[Alike, ...]
+    same_code: tuple[SameCode, ...]
     common: tuple[tuple[str, int], ...]
     repairs: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     seeds: tuple[int, ...]
@@ -124,7 +124,7 @@ def overview(
     maximum = max((record["max_score"] for record in marked), default=0.0)
     exercises = tuple(_exercises(graded))
     found = (mistake for exercise in exercises for mistake in exercise.mistakes if mistake.count > 1)
-    groups, common = alike(graded)
+    groups, common = same_code(graded)
     times = sorted(record["graded"] for record in records)
     return Overview(
         assignment=assignment,
@@ -141,7 +141,7 @@ def overview(
         exercises=exercises,
         mistakes=tuple(sorted(found, key=lambda mistake: -mistake.count / mistake.attempted)[:TALKED_ABOUT]),
         slowest=tuple(_slowest(records)),
-        alike=groups,
+        same_code=groups,
         common=common,
         repairs=_repairs(records),
         seeds=tuple(sorted({record["seed"] for record in records})),

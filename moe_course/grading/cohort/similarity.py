@@ -1,4 +1,4 @@
-"""Identical solutions: who agrees with whom, in how many exercises. A reason to look, never a proof.
+"""Identical solutions: who wrote the same code as whom, and in how many exercises. A reason to look, never a proof.
 
 The record of a submission holds a hash of each solution's syntax tree, without comments, layout and docstrings.
 Short code agrees by chance, and so does the obvious. So code that more than FEW people wrote is left out, and what
@@ -22,7 +22,7 @@ LONG = 6  # beyond what the stub gives
 
 
 @dataclass(frozen=True)
-class Alike:
+class SameCode:
     """Students whose code is the same in each of these exercises, `statements` of it in all.
 
     wrong: the exercises among them that nobody of the group passed.
@@ -34,7 +34,7 @@ class Alike:
     statements: int
 
 
-def alike(records: Iterable[Record]) -> tuple[tuple[Alike, ...], tuple[tuple[str, int], ...]]:
+def same_code(records: Iterable[Record]) -> tuple[tuple[SameCode, ...], tuple[tuple[str, int], ...]]:
     """Groups with identical solutions, those that agree most first; and the long solutions, each with the number of
     people, that too many share to point at anybody."""
     wrote: dict[Solution, set[str]] = defaultdict(set)
@@ -54,7 +54,7 @@ def alike(records: Iterable[Record]) -> tuple[tuple[Alike, ...], tuple[tuple[str
             for one, other in combinations(sorted(who), 2):
                 agree[one, other].append(what)
     found = {
-        Alike(
+        SameCode(
             tuple(sorted(set.intersection(*(wrote[what] for what in same)))),
             _labels(same),
             _labels(what for what in same if what not in passed),
