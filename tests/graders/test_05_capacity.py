@@ -761,7 +761,15 @@ class TestDependsOnFuture(_Leaks):
         x_BSD, honest = _x(2, 7, 3, rng), self.causal(2, 7, rng)
         loud = 8 * honest
         honest[0, 1] /= 1000
-        holes = ((1, 3, 1, 4), (0, 0, 0, 6), (1, 3, 1, 6), (0, 0, 0, 4), (0, 2, 0, 5), (1, 4, 1, 6))
+        holes = (
+            (1, 3, 1, 4),
+            (0, 0, 0, 6),
+            (1, 3, 1, 6),
+            (0, 0, 0, 4),
+            (0, 2, 0, 5),
+            (1, 4, 1, 6),
+            (0, 3, 1, 4),
+        )
         blind = honest.clone()
         blind[..., p] = 0  # nobody sees token p
         asleep = x_BSD.clone()

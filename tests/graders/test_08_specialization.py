@@ -429,7 +429,8 @@ class TestPermutationPValue(PValues):
         first, other_state, other_start = (repr(out.value) for out in many)
         same = [first == other_state, first == other_start]
         shares = [in_words(out, *case) for out, case in zip(calls, cases, strict=True)]
-        return [*shares, calls[3].inputs, repeated, same]
+        kind = calls[3].error or type(calls[3].value[0]).__name__
+        return [*shares, kind, calls[3].inputs, repeated, same]
 
 
 @grades("repeat_rate", hidden=3)

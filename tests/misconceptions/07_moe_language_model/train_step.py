@@ -22,7 +22,7 @@ def _clip(model, clip):
 
 @caught_by("learns")
 def no_step(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
-    """Gradients are there. Who changes the parameters?"""
+    """Who changes the parameters, and are the gradients still there when it does?"""
     optimizer.zero_grad()
     logits_BSV, aux = model(tokens_BS1[:, :-1])
     ce = _ce(logits_BSV, tokens_BS1[:, 1:])
@@ -40,18 +40,6 @@ def step_before_backward(model, tokens_BS1, optimizer, lb_weight, z_weight, clip
     optimizer.zero_grad()
     _total(ce, aux, lb_weight, z_weight).backward()
     _clip(model, clip)
-    return ce.item()
-
-
-@caught_by("learns")
-def gradients_emptied_before_the_step(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
-    """backward() fills .grad, zero_grad() empties it. What is left for step() in your order?"""
-    logits_BSV, aux = model(tokens_BS1[:, :-1])
-    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
-    _total(ce, aux, lb_weight, z_weight).backward()
-    _clip(model, clip)
-    optimizer.zero_grad()
-    optimizer.step()
     return ce.item()
 
 
@@ -222,7 +210,7 @@ def returns_nothing(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
 
 @caught_by("aux")
 def routers_losses_forgotten(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
-    """What keeps the experts balanced in your training?"""
+    """What keeps the experts balanced in your training: does a gradient come from aux?"""
     optimizer.zero_grad()
     logits_BSV, _ = model(tokens_BS1[:, :-1])
     ce = _ce(logits_BSV, tokens_BS1[:, 1:])
@@ -239,19 +227,6 @@ def losses_of_the_routers_unweighted(model, tokens_BS1, optimizer, lb_weight, z_
     logits_BSV, aux = model(tokens_BS1[:, :-1])
     ce = _ce(logits_BSV, tokens_BS1[:, 1:])
     _total(ce, aux, 1.0, 1.0).backward()
-    _clip(model, clip)
-    optimizer.step()
-    return ce.item()
-
-
-@caught_by("aux")
-def losses_of_the_routers_detached(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
-    """A number taken out with .item() is added. What is its gradient?"""
-    optimizer.zero_grad()
-    logits_BSV, aux = model(tokens_BS1[:, :-1])
-    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
-    lb, z = (float(_mean(losses).detach()) if losses else 0.0 for losses in (aux.lb_losses, aux.z_losses))
-    (ce + lb_weight * lb + z_weight * z).backward()
     _clip(model, clip)
     optimizer.step()
     return ce.item()
@@ -308,22 +283,10 @@ def summed_over_layers(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
 
 @caught_by("clip")
 def not_clipped(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
-    """One bad batch can undo a thousand good ones. What bounds your step?"""
+    """One bad batch can undo a thousand good ones. What bounds your step, after backward()?"""
     optimizer.zero_grad()
     logits_BSV, aux = model(tokens_BS1[:, :-1])
     ce = _ce(logits_BSV, tokens_BS1[:, 1:])
-    _total(ce, aux, lb_weight, z_weight).backward()
-    optimizer.step()
-    return ce.item()
-
-
-@caught_by("clip")
-def clipped_before_backward(model, tokens_BS1, optimizer, lb_weight, z_weight, clip):
-    """You clip, and then call backward(). Which gradients were clipped?"""
-    optimizer.zero_grad()
-    logits_BSV, aux = model(tokens_BS1[:, :-1])
-    ce = _ce(logits_BSV, tokens_BS1[:, 1:])
-    _clip(model, clip)
     _total(ce, aux, lb_weight, z_weight).backward()
     optimizer.step()
     return ce.item()
