@@ -69,7 +69,7 @@ def test_the_reference_passes_and_its_mutants_do_not():
 def test_a_grader_that_accepts_everything_shows(monkeypatch):
     """Every mutant survives it, and every misconception is a false accept."""
     monkeypatch.setattr(
-        verdict, "_judge", lambda grader, line, subject, rng: verdict.CheckResult(line, "passed")
+        verdict, "judged", lambda grader, line, subject, rng: verdict.CheckResult(line, "passed")
     )
     row = graders_report.measure("ffn_params", ROOT, range(2))
     assert row.survivors == dict.fromkeys(mutated("ffn_params"), graders_report.UNEXPLAINED)
@@ -82,7 +82,7 @@ def test_a_grader_that_accepts_everything_shows(monkeypatch):
 
 def test_a_grader_that_rejects_everything_shows(monkeypatch):
     monkeypatch.setattr(
-        verdict, "_judge", lambda grader, line, subject, rng: verdict.CheckResult(line, "failed")
+        verdict, "judged", lambda grader, line, subject, rng: verdict.CheckResult(line, "failed")
     )
     row = graders_report.measure("ffn_params", ROOT, range(1))
     assert (

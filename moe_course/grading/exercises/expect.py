@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
-from moe_course.grading.exercises.protocol import Opaque, Outcome
+from moe_course.grading.exercises.protocol import Opaque, Outcome, Raised
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 MAX_SHOWN = 4_000  # characters of one value in a report
+MAX_LISTED = 20  # values of a list or tuple
+NOTHING = "your code returned nothing (None): does every way through it end in a `return`?"
 
 AXIS_WORDS = {
     "B": "sequence",
@@ -35,7 +37,11 @@ AXIS_WORDS = {
 
 
 class CheckFailed(AssertionError):
-    """A criterion is not met. Carries the smallest failing example for the report."""
+    """A criterion is not met. Carries the smallest failing example for the report.
+
+    complete: the message says all there is to say (an exception, nothing returned), so that the criterion's hint or
+    the name of a mistake beside it would only mislead; error: the exception, where one is the reason.
+    """
 
     def __init__(
         self,
@@ -43,12 +49,17 @@ class CheckFailed(AssertionError):
         given: Mapping[str, Any] | None = None,
         expected: Any = None,
         got: Any = None,
+        *,
+        complete: bool = False,
+        error: Raised | None = None,
     ):
         super().__init__(message)
         self.message = message
         self.given = dict(given or {})
         self.expected = expected
         self.got = got
+        self.complete = complete or error is not None
+        self.error = error
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  given    {name} = {show(value)}" for name, value in self.given.items())]
@@ -65,34 +76,60 @@ def show(value: Any) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        kind = str(value.dtype).removeprefix("torch.")
         corner = value[tuple(slice(6 if axis < 3 else 1) for axis in range(value.dim()))]
-        text = _format(corner)
         cut = "" if corner.shape == value.shape else f", first {'×'.join(map(str, corner.shape))} of it"
-        return f"{text}  ({kind}, shape {tuple(value.shape)}{cut})"
+        return f"{_format(corner)}  ({_dtype(value)}, shape {tuple(value.shape)}{cut})"
     if isinstance(value, tuple | list) and any(isinstance(item, torch.Tensor) for item in value):
-        return "\n           ".join(show(item) for item in value[:20])
+        return _show_list(value)
+    if isinstance(value, tuple | list):
+        inner = ", ".join(_show(item) for item in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
     if isinstance(value, Opaque):
         return f"an object of type {value.type_name}"
-    return repr(value)
+    return repr(value + 0.0) if isinstance(value, float) else repr(value)  # + 0.0 makes 0 of -0
+
+
+def _show_list(value: Sequence[Any]) -> str:
+    """A list with tensors in it: numbers in one line, as in Python; larger tensors one below the other."""
+    kind, shown, rest = type(value).__name__, value[:MAX_LISTED], len(value) - MAX_LISTED
+    more = f", and {rest} more" if rest > 0 else ""
+    scalars = [item for item in value if isinstance(item, torch.Tensor) and item.dim() == 0]
+    dtypes = {_dtype(item) for item in scalars}
+    if len(scalars) == len(value) and len(dtypes) == 1:
+        inner = ", ".join(_format(item) for item in shown)
+        return f"[{inner}{more}]  (a {kind} of {len(value)} 0-dim tensors, {dtypes.pop()})"
+    lines = [f"[{place}] {_show(item)}" for place, item in enumerate(shown)]
+    return "\n           ".join([f"a {kind} of {len(value)}:", *lines, *([f"…{more}"] if more else [])])
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _format(tensor: torch.Tensor) -> str:
     if tensor.dtype == torch.bool or not tensor.dtype.is_floating_point:
         return str(tensor.tolist())
     if tensor.dim() == 0:
-        return f"{tensor.item():.6g}"
+        return f"{tensor.item() + 0.0:.6g}"
     inner = ", ".join(_format(row) for row in tensor)
     return f"[{inner}]"
 
 
 def returned(out: Outcome, given: Mapping[str, Any] | None = None) -> Any:
-    """The value of a call, or CheckFailed with the exception that came instead."""
-    if out.error is None:
-        return out.value
-    if out.error.type_name == "NotImplementedError":
-        raise CheckFailed("a part of the exercise is not written yet (NotImplementedError)", given)
-    raise CheckFailed(f"your code raised {out.error.type_name}: {out.error.message}", given)
+    """The value of a call, or CheckFailed with the exception that came instead, or because nothing came."""
+    if out.error is not None:
+        raise CheckFailed(explained(out.error), given, error=out.error)
+    if out.value is None:
+        raise CheckFailed(NOTHING, given, complete=True)
+    return out.value
+
+
+def explained(error: Raised) -> str:
+    """What happened, in a sentence, with the line of the learner's code that raised the exception."""
+    if error.unwritten:
+        return f"{error.function or 'a part of the exercise'} is not written yet: it still raises NotImplementedError"
+    what = error.type_name + (f": {error.message}" if error.message else "")
+    return f"your code raised {what}" + (f"\n  in {error.function}, at: {error.line}" if error.line else "")
 
 
 def expect_tensor(

@@ -7,6 +7,9 @@ named here; `wire` turns them into bytes.
 from __future__ import annotations
 
 import dataclasses
+import linecache
+import sysconfig
+import traceback
 from typing import Any
 
 import torch
@@ -15,7 +18,11 @@ CHECKS_DISABLED = False  # set in the worker of batch grading, where a submissio
 
 MAX_DEPTH = 40
 MAX_TEXT = 20_000  # characters of one string; longer ones are cut
+MAX_PLACE = 200  # characters of a line of code, or of a function's name
 MAX_DIGITS = 1024  # hexadecimal ones of one int: Python itself refuses to print much longer ones
+
+_OURS = {"moe_course", "graders", "own_graders"}  # the packages of the course: code in them is no learner's
+_INSTALLED = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 DTYPE_NAMES = {
     dtype: str(dtype).removeprefix("torch.")
@@ -39,11 +46,24 @@ class Opaque:
 
 @dataclasses.dataclass(frozen=True)
 class Raised:
-    """An exception, as its type's name, the names of all its base classes, and its message."""
+    """An exception, as its type's name, the names of all its base classes, and its message.
+
+    function and line: where the learner's own code stopped, as the name of the function and the text of the line; ""
+    where that is not known.
+    """
 
     type_name: str
     bases: tuple[str, ...]
     message: str
+    function: str = ""
+    line: str = ""
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether a stub raised it. torch raises NotImplementedError too, for a dtype that it does not support."""
+        if self.type_name != "NotImplementedError":
+            return False
+        return self.line.startswith("raise NotImplementedError") if self.line else not self.message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +104,24 @@ def raised(error: BaseException) -> Raised:
         message = str.__getitem__(str(error), slice(MAX_TEXT))
     except BaseException:
         message = "(the exception's message could not be read)"
-    return Raised(type(error).__name__, tuple(base.__name__ for base in type(error).__mro__), message)
+    function, line = _place(error)
+    bases = tuple(base.__name__ for base in type(error).__mro__)
+    return Raised(type(error).__name__, bases, message, function, line)
+
+
+def _place(error: BaseException) -> tuple[str, str]:
+    """Where in the learner's code an exception arose: the innermost function and its line, or ("", "")."""
+    found = "", ""
+    try:
+        for frame, number in traceback.walk_tb(error.__traceback__):
+            code = frame.f_code
+            if line := linecache.getline(code.co_filename, number).strip():
+                module = str(frame.f_globals.get("__name__")).partition(".")[0]
+                if module not in _OURS and not code.co_filename.startswith(_INSTALLED):
+                    found = code.co_name[:MAX_PLACE], line[:MAX_PLACE]
+    except Exception:  # the place is a help; that a hostile module has no readable one costs nothing
+        return "", ""
+    return found
 
 
 def _forbidden_cause(error: BaseException) -> BaseException:

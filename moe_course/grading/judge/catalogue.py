@@ -10,19 +10,26 @@ place, a type, an unchecked argument); without it the idea itself is wrong.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moe_course.grading.exercises.registry import EXERCISES, exercises_of
-from moe_course.grading.judge.diagnosis import behaviour
-from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.exercises import expect
+from moe_course.grading.exercises.locate import graders_dir
+from moe_course.grading.exercises.registry import EXERCISES, Exercise, exercises_of
+from moe_course.grading.exercises.rubric import rubric
+from moe_course.grading.judge.replies import behaviour
+from moe_course.grading.judge.subject import LiveSubject, Subject
+from moe_course.grading.judge.verdict import judged, seeded
 
 D = TypeVar("D", bound=Callable[..., Any])
+SEEDS = (1,)  # with which the criteria that a misconception fails are found out
 
 
 @dataclass(frozen=True)
@@ -74,21 +81,61 @@ def entries(folder: Path, exercise: str) -> list[Entry]:
     return found
 
 
-def record(folder: Path, notebook: str) -> str:
+def record(folder: Path, notebook: str, known: str = "{}") -> str:
     """The recorded behaviour of the library and of every misconception of a notebook, as the text of its JSON file.
 
-    One line a misconception, so that a change shows as the lines that changed.
+    With each misconception stand its question, the criteria that it fails (the public ones) and its replies to the
+    probes. One line a misconception, so that a change shows as the lines that changed. `known` is the text of an
+    earlier file: exercises of which nothing changed since are taken from it, not run again.
     """
+    kept = json.loads(known)
     exercises = []
     for exercise in exercises_of(notebook):
-        home = importlib.import_module(exercise.library)
-        library = {part: getattr(home, part) for part in exercise.parts}
-        lines = [f'  "": {_json({"replies": behaviour(exercise.name, LiveSubject(library))})}']
-        for entry in entries(folder, exercise.name):
-            replies = behaviour(entry.exercise, LiveSubject({entry.exercise: entry.written}))
-            lines.append(f"  {_json(entry.name)}: {_json({'question': entry.question, 'replies': replies})}")
+        made_of = _made_of(folder, exercise)
+        if kept.get(exercise.name, {}).get("", {}).get("made_of") == made_of:
+            found = kept[exercise.name]
+        else:
+            library = LiveSubject(library_parts(exercise))
+            found = {"": {"made_of": made_of, "replies": behaviour(exercise.name, library)}}
+            for entry in entries(folder, exercise.name):
+                subject = LiveSubject({entry.exercise: entry.written})
+                found[entry.name] = {
+                    "question": entry.question,
+                    "fails": failing(exercise.name, subject),
+                    "replies": behaviour(entry.exercise, subject),
+                }
+        lines = [f"  {_json(label)}: {_json(content)}" for label, content in found.items()]
         exercises.append(f" {_json(exercise.name)}: {{\n" + ",\n".join(lines) + "\n }")
     return "{\n" + ",\n".join(exercises) + "\n}\n"
+
+
+def failing(name: str, subject: Subject, seeds: Sequence[int] = SEEDS) -> list[str]:
+    """The public criteria of an exercise that reject a subject with any of the seeds, in the rubric's order."""
+    return [
+        line.name
+        for grader, line in rubric(name, hidden=False)
+        if any(judged(grader, line, subject, seeded(seed, name, line.name)).failure for seed in seeds)
+    ]
+
+
+def library_parts(exercise: Exercise) -> dict[str, Any]:
+    """The library's version of an exercise, by the names that a learner would define."""
+    home = importlib.import_module(exercise.library)
+    return {part: getattr(home, part) for part in exercise.parts}
+
+
+def _made_of(folder: Path, exercise: Exercise) -> str:
+    """A digest of all that decides what is recorded: grader, probes, oracles, catalogue, library, comparisons."""
+    graders = graders_dir()
+    files = [
+        graders / f"test_{exercise.notebook}.py",
+        *sorted(graders.glob("oracles*.py")),
+        *sorted((graders / "probes").glob("*.py")),
+        folder / exercise.notebook / f"{exercise.name}.py",
+        *(Path(inspect.getfile(module)) for module in (expect, importlib.import_module(exercise.library))),
+    ]
+    contents = [f"{SEEDS}".encode(), *(file.read_bytes() for file in files if file.is_file())]
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]
 
 
 def _json(value: Any) -> str:

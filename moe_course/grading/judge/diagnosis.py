@@ -1,9 +1,13 @@
 """Naming the mistake: a learner's behaviour beside the recorded behaviour of catalogued misconceptions.
 
-Each grader class has a `behaviour(subject)`: the replies to a small fixed probe set. The replies of the library and
-of every misconception are recorded in `graders/recorded/NN_topic.json`, so a mistake can be named where the
-misconceptions' own source is not at hand. A match means: the same replies, to rounding, as the misconception; or,
-since mistakes come in company, the same wherever the misconception differs from the right answer.
+Each grader class has a `behaviour(subject)`: the replies to a small fixed probe set. What the library and every
+misconception reply, and which criteria each misconception fails, is recorded in `graders/recorded/NN_topic.json`, so
+a mistake can be named where the misconceptions' own source is not at hand.
+
+A misconception is named only if it fails the learner's first failing criterion too. Among those, the one is chosen
+that explains the most of what is wrong: the probes on which the learner's reply is not the right one, and is that of
+the misconception. It must not differ from the right answer where the learner's reply does not show it; a near match,
+which breaks this rule on few probes, is accepted only where no other misconception comes as near.
 """
 
 from __future__ import annotations
@@ -11,105 +15,128 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from moe_course.grading.exercises.locate import graders_dir
-from moe_course.grading.exercises.protocol import Outcome, Raised
 from moe_course.grading.exercises.registry import find
-from moe_course.grading.exercises.rubric import grader_of
-from moe_course.grading.judge.subject import ProbeFailed, Subject
+from moe_course.grading.judge.replies import alike, behaviour, refused, same
+from moe_course.grading.judge.subject import Subject
 
-MAX_NUMBERS = 10_000  # of one tensor that are compared; no probe set comes near
+REFUSAL = 0.25  # what a probe counts where the right reply is an exception: a wrong value says more
+NEAR = 0.5  # the share of all differing probes that a near match must explain
+
+__all__ = ["Diagnosis", "behaviour", "diagnose", "recorded", "same"]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A misconception that behaves like the learner's code, and the question that would help."""
+    """A misconception that behaves like the learner's code, and the question that would help.
+
+    alone: whether it explains everything that the code does wrong on the probes; if not, there is a second mistake.
+    """
 
     name: str
     question: str
+    alone: bool = True
 
 
-def behaviour(name: str, subject: Subject) -> Any:
-    """The replies of a subject to the exercise's fixed probe set, as JSON-ready data."""
-    try:
-        return summary(grader_of(name)().behaviour(subject))
-    except ProbeFailed as failed:
-        return summary(failed.error)
+@dataclass(frozen=True)
+class Match:
+    """How well a misconception explains the learner's replies, in probes (refusals count less)."""
+
+    explained: float = 0.0  # wrong in the same way
+    unexplained: float = 0.0  # the learner's reply is wrong, and not as the misconception's is
+    absent: float = 0.0  # the misconception's reply is wrong, and the learner's is not like it
+    differing: float = 0.0  # either reply is wrong
+
+    @property
+    def share(self) -> float:
+        """The explained part of all probes on which either goes wrong."""
+        return self.explained / self.differing if self.differing else 0.0
+
+    @property
+    def sound(self) -> bool:
+        """Whether the learner's code shows everything that the misconception does."""
+        return self.explained > 0 and not self.absent
 
 
-def diagnose(name: str, subject: Subject) -> Diagnosis | None:
-    """The misconception that explains what the subject does, or None."""
+def diagnose(name: str, subject: Subject, failed: Sequence[str]) -> Diagnosis | None:
+    """The misconception that explains why the criteria `failed` (their names, in order) fail, or None."""
     records = dict(recorded(find(name).notebook).get(name, {}))
-    if not records:
+    if not records or not failed:
         return None
-    seen, right = behaviour(name, subject), records.pop("")["replies"]
-    best, explained = None, (0, 0)
-    for misconception, record in records.items():
-        wrong = record["replies"]
-        if same(seen, wrong):
-            return Diagnosis(misconception, record["question"])
-        if (signs := _signs(seen, wrong, right)) > explained:
-            best, explained = Diagnosis(misconception, record["question"]), signs
-    return best
+    right = records.pop("")["replies"]
+    suspects = {label: record for label, record in records.items() if failed[0] in record["fails"]}
+    if not suspects:
+        return None
+    seen = behaviour(name, subject)
+    label = _identical(seen, suspects) or _nearest(seen, right, suspects, failed)
+    if label is None:
+        return None
+    return Diagnosis(
+        label, suspects[label]["question"], _explains_all(seen, right, suspects[label]["replies"])
+    )
 
 
-def _signs(seen: Any, wrong: Any, right: Any) -> tuple[int, int]:
-    """How many probes tell a misconception from the right answer, if the replies seen are its own on all of them.
+def _identical(seen: Any, suspects: Mapping[str, Any]) -> str | None:
+    """The misconception with exactly these replies."""
+    return next((label for label, record in suspects.items() if same(seen, record["replies"])), None)
 
-    First those where a value is right, then those where an error is: a wrong value says more.
+
+def _nearest(seen: Any, right: Any, suspects: Mapping[str, Any], failed: Sequence[str]) -> str | None:
+    """The misconception that explains the most and shows nothing that the learner's replies do not show.
+
+    Where there is none, one that comes near, if it is the only one. Ties go to the misconception that fails the most
+    similar set of criteria.
     """
-    if not all(isinstance(replies, list) and len(replies) == len(right) for replies in (seen, wrong, right)):
-        return 0, 0
-    telling = [n for n in range(len(right)) if not same(wrong[n], right[n])]
-    if not all(same(seen[n], wrong[n]) for n in telling):
-        return 0, 0
-    errors = sum("raised" in right[n] for n in telling if isinstance(right[n], dict))
-    return len(telling) - errors, errors
+    if not isinstance(seen, list) or not isinstance(right, list) or len(seen) != len(right):
+        return None
+    ranked = []
+    for label, record in suspects.items():
+        matches = [compared(seen, right, record["replies"], agree) for agree in (same, alike)]
+        match = max(matches, key=lambda one: (one.sound, one.share))
+        overlap = len({*failed} & {*record["fails"]}) / len({*failed} | {*record["fails"]})
+        ranked.append((match.sound, match.share, overlap, label))
+    ranked.sort(key=lambda one: one[:3], reverse=True)
+    sound, share, overlap, label = ranked[0]
+    if sound:
+        return label
+    rival = ranked[1][1:3] if len(ranked) > 1 else (0.0, 0.0)
+    return label if share >= NEAR and (share, overlap) > rival else None
+
+
+def compared(seen: Any, right: Any, wrong: Any, agree: Callable[[Any, Any], bool]) -> Match:
+    """How well the replies of a misconception explain those of the learner, probe by probe."""
+    if not isinstance(wrong, list) or len(wrong) != len(seen):
+        return Match()
+    explained = unexplained = absent = differing = 0.0
+    for mine, true, theirs in zip(seen, right, wrong, strict=True):
+        weight = REFUSAL if refused(true) else 1.0
+        fits, i_err, they_err = agree(mine, theirs), not agree(mine, true), not agree(theirs, true)
+        explained += weight * (i_err and fits)
+        unexplained += weight * (i_err and not fits)
+        absent += weight * (they_err and not fits)
+        differing += weight * (i_err or they_err)
+    return Match(explained, unexplained, absent, differing)
+
+
+def _explains_all(seen: Any, right: Any, wrong: Any) -> bool:
+    """Whether a misconception leaves nothing over that the learner's code does wrong."""
+    return same(seen, wrong) or (
+        isinstance(seen, list) and not compared(seen, right, wrong, alike).unexplained
+    )
 
 
 @functools.cache
 def recorded(notebook: str) -> dict[str, Any]:
-    """What was recorded for a notebook: {exercise: {misconception: {question, replies}}}; "" is the right answer."""
+    """What was recorded for a notebook: {exercise: {misconception: {question, fails, replies}}}.
+
+    The misconception "" is the right answer; `fails` holds the names of the public criteria that reject one.
+    """
     path = graders_dir() / "recorded" / f"{notebook}.json"
     packed = path.with_suffix(".json.gz")  # in a student bundle
     if packed.is_file():
         return json.loads(gzip.decompress(packed.read_bytes()))
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def summary(value: Any) -> Any:
-    """A reply as JSON-ready data: values to six digits, exceptions by type, tensors by shape, dtype and values."""
-    if isinstance(value, Outcome):
-        if value.error is not None:
-            return summary(value.error)
-        return {"value": summary(value.value), "requires_grad": list(value.requires_grad)}
-    if isinstance(value, Raised):
-        return {"raised": value.type_name}
-    if isinstance(value, torch.Tensor):
-        flat = value.flatten()[:MAX_NUMBERS]
-        numbers = [summary(number) for number in flat.double().tolist()]
-        return {"dtype": str(value.dtype), "shape": list(value.shape), "values": numbers}
-    if isinstance(value, tuple | list):
-        return [summary(item) for item in value]
-    if isinstance(value, dict):
-        return {key: summary(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
-    return value if value is None or isinstance(value, bool | int | str) else repr(value)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Two summaries agree: numbers to one part in a thousand, everything else exactly."""
-    if isinstance(a, float) or isinstance(b, float):
-        numbers = isinstance(a, int | float) and isinstance(b, int | float)
-        return numbers and math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-5)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return bool(a == b)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from moe_course.grading.exercises.expect import CheckFailed
-from moe_course.grading.exercises.protocol import Raised
+from moe_course.grading.exercises.expect import CheckFailed, explained
+from moe_course.grading.exercises.registry import PART_OF
 from moe_course.grading.exercises.rubric import Criterion, points, rubric
 from moe_course.grading.judge import diagnosis
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed, Subject, SubjectLost
@@ -95,14 +95,13 @@ def grade(name: str, subject: Subject, seed: int, hidden: bool = True) -> Verdic
 
 
 def grade_public(name: str, subject: Subject, seed: int) -> Verdict:
-    """The verdict of the criteria that learners know; the hidden points stay undecided."""
+    """The verdict of the criteria that learners know, and the mistake's name; the hidden points stay undecided."""
     lines = rubric(name, hidden=False)
     started = time.perf_counter()
     results, status, reason = _try_all(name, lines, subject, seed)
     found = None
     try:
-        if not status and any(result.status == "failed" for result in results):
-            found = _diagnose(name, subject)
+        found = None if status else _diagnose(name, subject, results)
     except KeyboardInterrupt:
         status = "interrupted"
     verdict = Verdict(
@@ -139,18 +138,10 @@ def grade_hidden(public: Verdict, subject: Subject) -> Verdict:
         seconds=public.seconds + time.perf_counter() - started,
         reason=reason or public.reason,
         withheld=bool(reason or status),
-        diagnosis=public.diagnosis
-        if public.status == "failed" or status
-        else _name_hidden(name, results, subject),
     )
     if forbidden:
         results = [CheckResult(line, "not run") for _, line in rubric(name)]
     return _counted(verdict, results)
-
-
-def _name_hidden(name: str, results: Sequence[CheckResult], subject: Subject) -> diagnosis.Diagnosis | None:
-    """For the instructor: the mistake that hidden criteria alone have found."""
-    return _diagnose(name, subject) if any(result.status == "failed" for result in results) else None
 
 
 def for_the_learner(verdict: Verdict) -> Verdict:
@@ -169,11 +160,7 @@ def for_the_learner(verdict: Verdict) -> Verdict:
             reason = "The code imports a module that holds an answer of this notebook."
         elif status != "ungradable":
             status = "failed"
-    known = any(result.status == "failed" and not result.criterion.hidden for result in verdict.checks)
-    mistake = (
-        verdict.diagnosis if known else None
-    )  # else it was found after the hidden criteria, and could be chosen
-    return replace(verdict, checks=checks, status=status, reason=reason, seed=0, diagnosis=mistake)
+    return replace(verdict, checks=checks, status=status, reason=reason, seed=0)
 
 
 def _without_details(result: CheckResult, verdict: Verdict) -> CheckResult:
@@ -193,7 +180,7 @@ def _try_all(
     status, reason = "", ""
     try:
         for grader, line in lines:
-            results.append(_judge(grader, line, subject, seeded(seed, name, line.name)))
+            results.append(judged(grader, line, subject, seeded(seed, name, line.name)))
         reason = next((result.message for result in results if isinstance(result.failure, Unjudged)), "")
     except SubjectLost as lost:
         status, reason = lost.status, lost.reason
@@ -225,13 +212,15 @@ def without_running(name: str, status: str, reason: str = "") -> Verdict:
     return Verdict(name, status, 0.0, float(points(name)), checks, reason=reason)
 
 
-def _judge(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Generator) -> CheckResult:
+def judged(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Generator) -> CheckResult:
+    """Try one criterion. Raises SubjectLost where the subject is gone."""
     try:
         getattr(grader(), f"test_{line.name}")(subject, rng)
     except CheckFailed as failure:
-        return CheckResult(line, "failed", _detached(failure))
+        return CheckResult(line, "failed", _detached(_with_the_part_that_is_missing(failure, grader.exercise.name)))
     except ProbeFailed as failed:
-        return CheckResult(line, "failed", CheckFailed(_explain(failed.error)))
+        raised = CheckFailed(explained(failed.error), error=failed.error)
+        return CheckResult(line, "failed", _with_the_part_that_is_missing(raised, grader.exercise.name))
     except SubjectLost:
         raise
     except Exception as error:
@@ -248,17 +237,28 @@ def _detached(failure: CheckFailed) -> CheckFailed:
     return failure
 
 
-def _diagnose(name: str, subject: Subject) -> diagnosis.Diagnosis | None:
-    """The mistake's name, if it has one. The criteria are judged by now: nothing here may cost a verdict."""
+def _with_the_part_that_is_missing(failure: CheckFailed, name: str) -> CheckFailed:
+    """A failure; where the stub of an earlier exercise is the reason, its message says so."""
+    missing = failure.error.function if failure.error and failure.error.unwritten else ""
+    if missing in PART_OF and PART_OF[missing].name != name:
+        failure.message = (
+            f"{PART_OF[missing].number} {missing}, which your code calls, is not written yet. Write it first, or "
+            f"call working({missing}): the library's version stands in until yours has passed"
+        )
+    return failure
+
+
+def _diagnose(name: str, subject: Subject, results: Sequence[CheckResult]) -> diagnosis.Diagnosis | None:
+    """The mistake's name, if it has one: none over an exception or where nothing came back, which say it all.
+
+    The criteria are judged by now: nothing here may cost a verdict.
+    """
+    failed = [(result.criterion, result.failure) for result in results if result.failure]
+    if not failed or failed[0][0].hidden or failed[0][1].complete:
+        return None
     try:
-        return diagnosis.diagnose(name, subject)
+        return diagnosis.diagnose(name, subject, [line.name for line, _ in failed if not line.hidden])
     except Exception:
         if isinstance(subject, LiveSubject):
             raise
         return None
-
-
-def _explain(error: Raised) -> str:
-    if error.type_name == "NotImplementedError":
-        return "a part of the exercise is not written yet (NotImplementedError)"
-    return f"your code raised {error.type_name}: {error.message}"
