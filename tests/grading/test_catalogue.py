@@ -3,6 +3,8 @@ alternative and the library's own answer is accepted, with every seed of this se
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS
 from moe_course.grading.exercises.rubric import criteria, grader_of, hidden_grader_of
 from moe_course.grading.judge.catalogue import Entry, entries, record
-from moe_course.grading.judge.diagnosis import behaviour, diagnose, same
+from moe_course.grading.judge.diagnosis import behaviour, diagnose, recorded, same
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed
 from moe_course.grading.judge.verdict import grade, seeded
 
@@ -44,23 +46,27 @@ def test_misconception_is_rejected_by_the_criterion_it_names(entry, grader_seeds
 
 @pytest.mark.parametrize("entry", all_entries("misconceptions"), ids=title)
 def test_misconception_is_named(entry):
-    """Diagnosis gives its name, or the name of one that behaves alike on the fixed probes."""
-    found = diagnose(entry.exercise, subject_of(entry))
-    if found is None:
-        pytest.fail(f"{entry.name} is not diagnosed: is graders/recorded up to date?")
-    assert found.name == entry.name
+    """Diagnosis gives its name, as the whole explanation, or says that the code computes nothing."""
+    fails = recorded(EXERCISES[entry.exercise].notebook)[entry.exercise][entry.name]["fails"]
+    assert entry.caught_by in fails, "is graders/recorded up to date?"
+    found, sentence = diagnose(entry.exercise, subject_of(entry), fails)
+    if not sentence:
+        assert found is not None
+        assert (found.name, found.fit) == (entry.name, "whole")
 
 
 def test_a_second_mistake_does_not_hide_the_first():
-    """The router counted once for each expert, and bad arguments accepted besides."""
+    """The router is not counted, and bad arguments are accepted besides: the message says that it is two."""
 
     def moe_ffn_params(d_model, d_ff, num_experts, top_k, num_shared=0):
         expert = 3 * d_model * d_ff
         return (num_experts + num_shared) * expert, (top_k + num_shared) * expert
 
-    found = diagnose("moe_ffn_params", LiveSubject({"moe_ffn_params": moe_ffn_params}))
+    found = grade(
+        "moe_ffn_params", LiveSubject({"moe_ffn_params": moe_ffn_params}), 1, hidden=False
+    ).diagnosis
     assert found is not None
-    assert found.name == "no_router"
+    assert (found.name, found.fit) == ("no_router", "part")
 
 
 @pytest.mark.parametrize("entry", all_entries("misconceptions"), ids=title)
@@ -78,7 +84,9 @@ def test_alternative_is_accepted(entry, grader_seeds):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_right_answers_are_never_diagnosed(name):
-    assert diagnose(name, library_version(name)) is None
+    """Not even if a grader rejected them."""
+    for line in criteria(grader_of(name)):
+        assert diagnose(name, library_version(name), [line.name]) == (None, "")
     right = behaviour(name, library_version(name))
     for entry in entries(TESTS / "alternatives", name):
         assert same(behaviour(name, subject_of(entry)), right)
@@ -124,6 +132,27 @@ def rejects(grader: type, criterion: str, entry: Entry) -> bool:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_recorded_behaviour_is_fresh(notebook):
-    """`moe-course record` writes these files."""
-    path = graders_dir() / "recorded" / f"{notebook}.json"
-    assert path.read_text(encoding="utf-8") == record(TESTS / "misconceptions", notebook)
+    """`moe-course release` writes these files; it runs again what is made of files that have changed."""
+    text = (graders_dir() / "recorded" / f"{notebook}.json").read_text(encoding="utf-8")
+    assert text == record(TESTS / "misconceptions", notebook, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_recorded_behaviour_is_what_a_new_recording_gives(notebook):
+    text = (graders_dir() / "recorded" / f"{notebook}.json").read_text(encoding="utf-8")
+    assert text == record(TESTS / "misconceptions", notebook)
+
+
+def test_a_changed_catalogue_is_recorded_anew(tmp_path):
+    """One misconception is written otherwise: its line changes, and the exercises beside it are not run again."""
+    shutil.copytree(TESTS / "misconceptions" / "00_start_here", tmp_path / "00_start_here")
+    before = record(tmp_path, "00_start_here")
+    file = tmp_path / "00_start_here" / "tokens_per_expert.py"
+    first = entries(tmp_path, "tokens_per_expert")[0]
+    file.write_text(
+        f'{file.read_text()}\n\ndef {first.name}(*args):\n    """Is this another question?"""\n    return 7\n'
+    )
+    after = json.loads(record(tmp_path, "00_start_here", before))["tokens_per_expert"]
+    assert after[""]["made_of"] != json.loads(before)["tokens_per_expert"][""]["made_of"]
+    assert after[first.name]["question"] == "Is this another question?"

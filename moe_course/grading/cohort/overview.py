@@ -14,6 +14,7 @@ from typing import Any
 from moe_course.grading.cohort.ledger import Record
 from moe_course.grading.cohort.similarity import SameCode, same_code
 from moe_course.grading.exercises.registry import EXERCISES, label
+from moe_course.grading.judge.diagnosis import words
 
 STOPPED = ("crashed", "timed out", "out of memory", "forbidden", "interrupted", "refused")
 BINS = 10  # of the histogram
@@ -255,8 +256,7 @@ def _mistakes(
             questions[diagnosis["name"]] = diagnosis["question"]
     ordered = sorted(who, key=lambda name: -len(who[name]))
     return tuple(
-        Mistake(exercise, name.replace("_", " "), questions[name], tuple(who[name]), attempted)
-        for name in ordered
+        Mistake(exercise, words(name), questions[name], tuple(who[name]), attempted) for name in ordered
     )
 
 

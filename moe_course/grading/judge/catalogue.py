@@ -15,15 +15,16 @@ import importlib
 import importlib.util
 import inspect
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from moe_course.grading.exercises import expect
-from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import EXERCISES, Exercise, exercises_of
-from moe_course.grading.exercises.rubric import rubric
+from moe_course.grading.exercises.rubric import grader_of, rubric
 from moe_course.grading.judge.replies import behaviour
 from moe_course.grading.judge.subject import LiveSubject, Subject
 from moe_course.grading.judge.verdict import judged, seeded
@@ -126,16 +127,24 @@ def library_parts(exercise: Exercise) -> dict[str, Any]:
 
 def _made_of(folder: Path, exercise: Exercise) -> str:
     """A digest of all that decides what is recorded: grader, probes, oracles, catalogue, library, comparisons."""
-    graders = graders_dir()
-    files = [
-        graders / f"test_{exercise.notebook}.py",
-        *sorted(graders.glob("oracles*.py")),
-        *sorted((graders / "probes").glob("*.py")),
-        folder / exercise.notebook / f"{exercise.name}.py",
-        *(Path(inspect.getfile(module)) for module in (expect, importlib.import_module(exercise.library))),
-    ]
+    grader = sys.modules[grader_of(exercise.name).__module__]
+    library = importlib.import_module(exercise.library)
+    files = sorted(_used(grader)) + [Path(inspect.getfile(module)) for module in (library, expect)]
+    files.append(folder / exercise.notebook / f"{exercise.name}.py")
     contents = [f"{SEEDS}".encode(), *(file.read_bytes() for file in files if file.is_file())]
     return hashlib.sha256(b"".join(contents)).hexdigest()[:16]
+
+
+def _used(module: ModuleType) -> set[Path]:
+    """The files of a grader's module and of everything in its package that it uses."""
+    package, seen, waiting = module.__name__.partition(".")[0], set(), [module]
+    while waiting:
+        seen.add(one := waiting.pop())
+        for value in vars(one).values():
+            name = value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", ""))
+            if name.startswith(f"{package}.") and sys.modules[name] not in seen:
+                waiting.append(sys.modules[name])
+    return {Path(inspect.getfile(one)) for one in seen}
 
 
 def _json(value: Any) -> str:

@@ -15,17 +15,19 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import find
-from moe_course.grading.judge.replies import alike, behaviour, refused, same
+from moe_course.grading.judge.replies import alike, behaviour, close, numbers, refused, same
+from moe_course.grading.judge.stubs import Watched, computes_nothing
 from moe_course.grading.judge.subject import Subject
 
 REFUSAL = 0.25  # what a probe counts where the right reply is an exception: a wrong value says more
-NEAR = 0.5  # the share of all differing probes that a near match must explain
+NEAR = 0.5  # how near a near match must come
 
 __all__ = ["Diagnosis", "behaviour", "diagnose", "recorded", "same"]
 
@@ -34,12 +36,13 @@ __all__ = ["Diagnosis", "behaviour", "diagnose", "recorded", "same"]
 class Diagnosis:
     """A misconception that behaves like the learner's code, and the question that would help.
 
-    alone: whether it explains everything that the code does wrong on the probes; if not, there is a second mistake.
+    fit: "whole": it explains everything that the code does wrong on the probes; "part": all that it does wrong is
+    there, and there is a second mistake besides; "near": most of what it does wrong is there.
     """
 
     name: str
     question: str
-    alone: bool = True
+    fit: str = "whole"
 
 
 @dataclass(frozen=True)
@@ -56,55 +59,101 @@ class Match:
         """The explained part of all probes on which either goes wrong."""
         return self.explained / self.differing if self.differing else 0.0
 
-    @property
-    def sound(self) -> bool:
-        """Whether the learner's code shows everything that the misconception does."""
-        return self.explained > 0 and not self.absent
 
+def diagnose(name: str, subject: Subject, failed: Sequence[str]) -> tuple[Diagnosis | None, str]:
+    """What explains that the criteria `failed` (their names, in order) fail: a misconception, or a sentence.
 
-def diagnose(name: str, subject: Subject, failed: Sequence[str]) -> Diagnosis | None:
-    """The misconception that explains why the criteria `failed` (their names, in order) fail, or None."""
+    The sentence is about code that computes nothing at all, which behaves like no mistake; it is "" otherwise.
+    """
     records = dict(recorded(find(name).notebook).get(name, {}))
     if not records or not failed:
-        return None
-    right = records.pop("")["replies"]
+        return None, ""
+    watched = Watched(subject)
+    seen, right = behaviour(name, watched), records.pop("")["replies"]
+    if sentence := computes_nothing(watched.calls):
+        return None, sentence
     suspects = {label: record for label, record in records.items() if failed[0] in record["fails"]}
-    if not suspects:
-        return None
-    seen = behaviour(name, subject)
-    label = _identical(seen, suspects) or _nearest(seen, right, suspects, failed)
-    if label is None:
-        return None
-    return Diagnosis(
-        label, suspects[label]["question"], _explains_all(seen, right, suspects[label]["replies"])
-    )
+    found = _identical(seen, suspects)
+    if not found and isinstance(seen, list) and isinstance(right, list) and len(seen) == len(right):
+        found = _sound(seen, right, suspects, failed) or _near(seen, right, suspects, failed)
+    return found, ""
 
 
-def _identical(seen: Any, suspects: Mapping[str, Any]) -> str | None:
+def _identical(seen: Any, suspects: Mapping[str, Any]) -> Diagnosis | None:
     """The misconception with exactly these replies."""
-    return next((label for label, record in suspects.items() if same(seen, record["replies"])), None)
+    for label, record in suspects.items():
+        if same(seen, record["replies"]):
+            return Diagnosis(label, record["question"])
+    return None
 
 
-def _nearest(seen: Any, right: Any, suspects: Mapping[str, Any], failed: Sequence[str]) -> str | None:
-    """The misconception that explains the most and shows nothing that the learner's replies do not show.
+def _sound(
+    seen: list[Any], right: list[Any], suspects: Mapping[str, Any], failed: Sequence[str]
+) -> Diagnosis | None:
+    """The misconception that explains the most, of those that show nothing that the learner's replies do not show.
 
-    Where there is none, one that comes near, if it is the only one. Ties go to the misconception that fails the most
-    similar set of criteria.
+    Ties go to the misconception that fails the most similar set of criteria.
     """
-    if not isinstance(seen, list) or not isinstance(right, list) or len(seen) != len(right):
-        return None
     ranked = []
     for label, record in suspects.items():
-        matches = [compared(seen, right, record["replies"], agree) for agree in (same, alike)]
-        match = max(matches, key=lambda one: (one.sound, one.share))
-        overlap = len({*failed} & {*record["fails"]}) / len({*failed} | {*record["fails"]})
-        ranked.append((match.sound, match.share, overlap, label))
-    ranked.sort(key=lambda one: one[:3], reverse=True)
-    sound, share, overlap, label = ranked[0]
-    if sound:
-        return label
-    rival = ranked[1][1:3] if len(ranked) > 1 else (0.0, 0.0)
-    return label if share >= NEAR and (share, overlap) > rival else None
+        for agree in (same, alike):
+            match = compared(seen, right, record["replies"], agree)
+            if match.explained and not match.absent:
+                whole = not compared(seen, right, record["replies"], alike).unexplained
+                ranked.append((match.share, _overlap(failed, record["fails"]), label, whole))
+    if not ranked:
+        return None
+    *_, label, whole = max(ranked, key=lambda one: one[:2])
+    return Diagnosis(label, suspects[label]["question"], "whole" if whole else "part")
+
+
+def _near(
+    seen: list[Any], right: list[Any], suspects: Mapping[str, Any], failed: Sequence[str]
+) -> Diagnosis | None:
+    """The misconception that comes near, number by number, if it is the only one that comes so near."""
+    ranked = sorted(
+        (nearness(seen, right, record["replies"]), _overlap(failed, record["fails"]), label)
+        for label, record in suspects.items()
+    )
+    rival = ranked[-2][:2] if len(ranked) > 1 else (0.0, 0.0)
+    if not ranked or ranked[-1][0] < NEAR or ranked[-1][:2] <= rival:
+        return None
+    label = ranked[-1][2]
+    return Diagnosis(label, suspects[label]["question"], "near")
+
+
+def _overlap(failed: Sequence[str], fails: Sequence[str]) -> float:
+    """How similar two sets of criteria are, from 0 to 1."""
+    return len({*failed} & {*fails}) / len({*failed} | {*fails})
+
+
+def nearness(seen: Any, right: Any, wrong: Any) -> float:
+    """From 0 to 1: of the numbers on which either is wrong, the share on which both are wrong alike.
+
+    A mean over the probes on which either is wrong; a reply of another shape has nothing in common with the other.
+    """
+    if not isinstance(wrong, list) or len(wrong) != len(seen):
+        return 0.0
+    total = weights = 0.0
+    for mine, true, theirs in zip(seen, right, wrong, strict=True):
+        if alike(mine, true) and alike(theirs, true):
+            continue
+        weight = REFUSAL if refused(true) else 1.0
+        weights += weight
+        total += weight * _shared(numbers(mine), numbers(true), numbers(theirs))
+    return total / weights if weights else 0.0
+
+
+def _shared(mine: list[Any], true: list[Any], theirs: list[Any]) -> float:
+    """The share for one probe: see `nearness`."""
+    if len(mine) != len(theirs):
+        return 0.0
+    if len(mine) != len(true):
+        return sum(map(close, mine, theirs)) / len(mine)
+    differing = [
+        (a, c) for a, b, c in zip(mine, true, theirs, strict=True) if not (close(a, b) and close(c, b))
+    ]
+    return sum(close(a, c) for a, c in differing) / len(differing) if differing else 0.0
 
 
 def compared(seen: Any, right: Any, wrong: Any, agree: Callable[[Any, Any], bool]) -> Match:
@@ -122,11 +171,10 @@ def compared(seen: Any, right: Any, wrong: Any, agree: Callable[[Any, Any], bool
     return Match(explained, unexplained, absent, differing)
 
 
-def _explains_all(seen: Any, right: Any, wrong: Any) -> bool:
-    """Whether a misconception leaves nothing over that the learner's code does wrong."""
-    return same(seen, wrong) or (
-        isinstance(seen, list) and not compared(seen, right, wrong, alike).unexplained
-    )
+def words(name: str) -> str:
+    """A misconception's name in ordinary words: "always_renormalised" and "AlwaysRenormalised" read the same."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ")
+    return apart.lower() if apart != name.replace("_", " ") else apart
 
 
 @functools.cache

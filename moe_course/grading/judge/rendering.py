@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moe_course.grading.exercises.expect import CheckFailed, show
 from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.judge.diagnosis import Diagnosis, words
 from moe_course.grading.judge.templates import environment, printable
 from moe_course.grading.judge.verdict import CheckResult, Verdict, for_the_learner
 
@@ -23,10 +24,14 @@ _ADVICE = {
 
 
 def headline(verdict: Verdict) -> str:
-    """One line: exercise, status and points."""
-    number = EXERCISES[verdict.exercise].number
-    line = f"{number} {verdict.exercise}: {verdict.status}, {verdict.score:g} of {verdict.max_score:g} points"
-    return line + (f" ({verdict.undecided:g} decided at grading)" if verdict.undecided else "")
+    """One line: exercise, status and points; points that only grading decides are no lost ones, and stand apart."""
+    label = f"{EXERCISES[verdict.exercise].number} {verdict.exercise}: {verdict.status}"
+    if not verdict.undecided:
+        return f"{label}, {verdict.score:g} of {verdict.max_score:g} points"
+    visible = verdict.max_score - verdict.undecided
+    counted = f"all {visible:g}" if verdict.score == visible else f"{verdict.score:g} of {visible:g}"
+    verb = "is" if verdict.undecided == 1 else "are"
+    return f"{label}, {counted} visible points; {verdict.undecided:g} more {verb} decided at grading"
 
 
 def as_text(verdict: Verdict) -> str:
@@ -37,9 +42,12 @@ def as_text(verdict: Verdict) -> str:
         f"  {_SIGNS[result.status]} {result.criterion.title} ({_points(result)})" for result in verdict.checks
     ]
     if first := _first_failure(verdict):
-        lines += ["", *str(first.failure).splitlines(), "", f"Hint: {first.criterion.hint}"]
+        lines += ["", *str(first.failure).splitlines()]
+        if hint := _hint(verdict):
+            lines += ["", f"Hint: {hint}"]
     if verdict.diagnosis:
-        lines.append(f"This behaves like “{_words(verdict.diagnosis.name)}”. {verdict.diagnosis.question}")
+        before, name, after = _mistake(verdict.diagnosis)
+        lines += ["", f"{before}“{name}”{after}"]
     if note := verdict.reason or _ADVICE.get(verdict.status, ""):
         lines += ["", note]
     return printable("\n".join(lines))
@@ -59,6 +67,8 @@ def as_html(verdict: Verdict, with_seed: bool = False) -> str:
         colours=_COLOURS,
         signs=_SIGNS,
         first=_first_failure(verdict),
+        hint=_hint(verdict),
+        mistake=verdict.diagnosis and _mistake(verdict.diagnosis),
         note=verdict.reason or _ADVICE.get(verdict.status, ""),
         seed=seed,
     )
@@ -67,7 +77,7 @@ def as_html(verdict: Verdict, with_seed: bool = False) -> str:
 @functools.cache
 def _template() -> Template:
     templates = environment(Path(__file__).parent)
-    templates.filters |= {"points": _points, "words": _words, "example": _example}
+    templates.filters |= {"points": _points, "example": _example}
     return templates.get_template("rubric.html")
 
 
@@ -96,7 +106,11 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             for result in verdict.checks
         ],
         "diagnosis": verdict.diagnosis
-        and {"name": verdict.diagnosis.name, "question": verdict.diagnosis.question},
+        and {
+            "name": verdict.diagnosis.name,
+            "question": verdict.diagnosis.question,
+            "fit": verdict.diagnosis.fit,
+        },
     }
 
 
@@ -132,5 +146,28 @@ def _points(result: CheckResult) -> str:
     return f"{full if result.status == 'passed' else 0} of {full}"
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _hint(verdict: Verdict) -> str:
+    """The hint of the first criterion that fails, unless something else says more exactly what is wrong."""
+    first = _first_failure(verdict)
+    if (
+        first is None
+        or first.failure is None
+        or first.failure.complete
+        or verdict.diagnosis
+        or verdict.reason
+    ):
+        return ""
+    return first.criterion.hint
+
+
+def _mistake(found: Diagnosis) -> tuple[str, str, str]:
+    """What is said of a named mistake: the words before its name, the name, and the words after it."""
+    if found.fit == "part":
+        return "One mistake here is ", words(found.name), f"; there is another one besides. {found.question}"
+    if found.fit == "near":
+        return (
+            "On most inputs this behaves like ",
+            words(found.name),
+            f", though not on all. {found.question}",
+        )
+    return "This behaves like ", words(found.name), f". {found.question}"

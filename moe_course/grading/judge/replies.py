@@ -7,6 +7,7 @@ answer: the dtype of its numbers, the order of slots, which exception it stops w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -57,9 +58,31 @@ def alike(a: Any, b: Any) -> bool:
     return _agree(_free(a), _free(b), 1e-2, 1e-4)
 
 
+def numbers(reply: Any) -> list[Any]:
+    """Everything in a reply's summary that can be compared, one by one, without what an answer is free to choose."""
+    return list(_flat(_free(reply)))
+
+
+def close(a: Any, b: Any) -> bool:
+    """Two of the `numbers` agree as closely as `alike` asks."""
+    return _agree(a, b, 1e-2, 1e-4)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key in value:
+            yield from _flat(value[key])
+    elif isinstance(value, list):
+        yield len(value)
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
 def refused(reply: Any) -> bool:
-    """Whether a reply is an exception."""
-    return isinstance(reply, dict) and "raised" in reply
+    """Whether a reply is an exception, or the word for one with which graders shorten a refusal."""
+    return isinstance(reply, str) or (isinstance(reply, dict) and "raised" in reply)
 
 
 def _agree(a: Any, b: Any, rtol: float, atol: float) -> bool:

@@ -101,7 +101,8 @@ def grade_public(name: str, subject: Subject, seed: int) -> Verdict:
     results, status, reason = _try_all(name, lines, subject, seed)
     found = None
     try:
-        found = None if status else _diagnose(name, subject, results)
+        if not status and not reason:
+            found, reason = _diagnose(name, subject, results)
     except KeyboardInterrupt:
         status = "interrupted"
     verdict = Verdict(
@@ -248,17 +249,20 @@ def _with_the_part_that_is_missing(failure: CheckFailed, name: str) -> CheckFail
     return failure
 
 
-def _diagnose(name: str, subject: Subject, results: Sequence[CheckResult]) -> diagnosis.Diagnosis | None:
-    """The mistake's name, if it has one: none over an exception or where nothing came back, which say it all.
+def _diagnose(
+    name: str, subject: Subject, results: Sequence[CheckResult]
+) -> tuple[diagnosis.Diagnosis | None, str]:
+    """The mistake's name, or a sentence about code that computes nothing: see `diagnosis.diagnose`.
 
-    The criteria are judged by now: nothing here may cost a verdict.
+    There is neither over an exception, or where nothing came back: these say it all. The criteria are judged by now:
+    nothing here may cost a verdict.
     """
     failed = [(result.criterion, result.failure) for result in results if result.failure]
     if not failed or failed[0][0].hidden or failed[0][1].complete:
-        return None
+        return None, ""
     try:
-        return diagnosis.diagnose(name, subject, [line.name for line, _ in failed if not line.hidden])
+        return diagnosis.diagnose(name, subject, [line.name for line, _ in failed])
     except Exception:
         if isinstance(subject, LiveSubject):
             raise
-        return None
+        return None, ""

@@ -1,0 +1,67 @@
+"""Code that computes nothing: its answer is one number everywhere, or its input. It gets a sentence, not a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from moe_course.grading.exercises.protocol import Outcome
+from moe_course.grading.judge.subject import Probe, Subject
+
+
+class Watched:
+    """A subject whose calls are remembered: for each reply that is no exception, the arguments and the reply."""
+
+    def __init__(self, subject: Subject):
+        self.subject = subject
+        self.calls: list[tuple[Any, Any]] = []
+
+    def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
+        """Run a probe and remember it."""
+        reply = self.subject.run(probe, *args, **kwargs)
+        value = reply.value if isinstance(reply, Outcome) else reply
+        if not (isinstance(reply, Outcome) and reply.error):
+            self.calls.append((args, value))
+        return reply
+
+
+def computes_nothing(calls: list[tuple[Any, Any]]) -> str:
+    """A sentence about code that answers one number, or its first argument, in all of several calls; else ""."""
+    answers = [(args, [*_numbers(value)]) for args, value in calls]
+    answers = [(args, leaves) for args, leaves in answers if leaves]
+    if len(answers) < 2:
+        return ""
+    if all(_is_argument(leaves[0], args) for args, leaves in answers):
+        return "Your code returns what it is given, as it is. Is the gap filled, and does its result reach `return`?"
+    first = answers[0][1][0].flatten()[:1].double()
+    everything = [leaf for _, leaves in answers for leaf in leaves]
+    results = [leaves[0] for _, leaves in answers]
+    if not first.numel() or not (_all(everything, first) or (first == 0 and _all(results, first))):
+        return ""
+    return f"Your code answers {first.item():g} everywhere, whatever it is given. Is the gap filled?"
+
+
+def _all(leaves: list[torch.Tensor], number: torch.Tensor) -> bool:
+    return all(bool((leaf.double() == number).all()) for leaf in leaves)
+
+
+def _is_argument(result: torch.Tensor, args: Any) -> bool:
+    """Whether a result is the first argument of its kind: the first tensor, or the first number."""
+    candidates = [leaf for leaf in _numbers(args) if (leaf.dim() > 0) == (result.dim() > 0)]
+    return bool(candidates) and torch.equal(result.double(), candidates[0].double())
+
+
+def _numbers(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors and numbers in a nested value, in order, as tensors."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, bool | int | float):
+        yield torch.tensor(float(value), dtype=torch.float64)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _numbers(item)
