@@ -22,7 +22,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from moe_course.grading.exercises import expect
 from moe_course.grading.exercises.registry import EXERCISES, Exercise, exercises_of
 from moe_course.grading.exercises.rubric import grader_of, rubric
 from moe_course.grading.judge.replies import behaviour
@@ -126,10 +125,10 @@ def library_parts(exercise: Exercise) -> dict[str, Any]:
 
 
 def _made_of(folder: Path, exercise: Exercise) -> str:
-    """A digest of all that decides what is recorded: grader, probes, oracles, catalogue, library, comparisons."""
+    """A digest of the files that decide what is recorded: grader, probes, oracles, catalogue and library."""
     grader = sys.modules[grader_of(exercise.name).__module__]
     library = importlib.import_module(exercise.library)
-    files = sorted(_used(grader)) + [Path(inspect.getfile(module)) for module in (library, expect)]
+    files = [*sorted(_used(grader)), Path(inspect.getfile(library))]
     files.append(folder / exercise.notebook / f"{exercise.name}.py")
     contents = [f"{SEEDS}".encode(), *(file.read_bytes() for file in files if file.is_file())]
     return hashlib.sha256(b"".join(contents)).hexdigest()[:16]
