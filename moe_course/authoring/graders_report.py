@@ -27,6 +27,7 @@ from moe_course.grading.exercises.locate import notebooks_dir
 from moe_course.grading.exercises.registry import EXERCISES, Exercise, find
 from moe_course.grading.exercises.rubric import points
 from moe_course.grading.judge.catalogue import entries
+from moe_course.tables import markdown_table
 
 SEEDS = 5
 REPORT = Path("docs/graders.md")
@@ -118,9 +119,7 @@ def table(rows: Sequence[Row]) -> str:
     """One line an exercise, as Markdown, and the sums."""
     body = [row.cells for row in rows]
     sums = (str(sum(int(cells[i]) for cells in body)) for i in range(1, 6))
-    ruler = ("---", *["---:"] * (len(COLUMNS) - 1))
-    lines = [COLUMNS, ruler, *body, ("**All**", *sums, *_killed(rows))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(COLUMNS, [*body, ("**All**", *sums, *_killed(rows))])
 
 
 def text(rows: Sequence[Row], seeds: int) -> str:

@@ -21,6 +21,7 @@ from moe_course.grading.exercises.registry import EXERCISES, Exercise
 from moe_course.grading.judge.catalogue import entries
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import grade
+from moe_course.tables import text_table
 
 CORE, FORM, STUB = "core", "form", "stub"
 
@@ -127,15 +128,14 @@ def filled(value: Any, number: int) -> Any:
 
 def lines(found: Sequence[Price]) -> Iterator[str]:
     """One line a price, unfair ones marked with "!", and the exercise's name before its first."""
-    shown = ""
-    for one in found:
-        if one.exercise != shown:
-            shown = one.exercise
-            yield f"\n{EXERCISES[shown].number} {shown}, {one.full:g} points"
-        mark = " " if one.fair else "!"
-        yield (
-            f"{mark} {one.kind}  {one.kept:2g}  {one.share:4.0%}  {one.name:<44} "
-            f"passes: {', '.join(one.passes) or 'nothing'}"
-        )
+    for exercise in dict.fromkeys(one.exercise for one in found):
+        own = [one for one in found if one.exercise == exercise]
+        yield f"\n{EXERCISES[exercise].number} {exercise}, {own[0].full:g} points"
+        yield text_table([_cells(one) for one in own], left=(0, 1, 4, 5))
     unfair = sum(not one.fair for one in found)
     yield f"\n{len(found)} prices, {unfair} of them unfair (marked with !)"
+
+
+def _cells(one: Price) -> tuple[str, ...]:
+    passes = f"passes {', '.join(one.passes) or 'nothing'}"
+    return " " if one.fair else "!", one.kind, f"{one.kept:g}", f"{one.share:.0%}", one.name, passes

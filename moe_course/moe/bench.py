@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from moe_course.config import DispatchName, MoEConfig
 from moe_course.moe.experts import init_experts, swiglu_ffn
 from moe_course.moe.layer import MoELayer
+from moe_course.tables import text_table
 
 SHAPES = (  # d_model, d_ff, num_experts, top_k, tokens
     (64, 128, 8, 2, 2048),
@@ -123,15 +124,13 @@ def table(timings: Sequence[Timing]) -> str:
             "",
             f"d_model {d_model}, d_ff {d_ff}, {num_experts} experts, top-{top_k}, {tokens} tokens, "
             f"{threads} thread{'s' if threads > 1 else ''}",
-            f"{'':26}{'ms':>9}{'fastest':>9}{'slowest':>9}{'processor':>11}{'of dense':>10}",
         ]
+        rows: list[tuple[str, ...]] = [("", "ms", "fastest", "slowest", "processor", "of dense")]
         for t in timings:
             if (t.shape, t.threads) == block:
-                numbers = [1e3 * seconds for seconds in (t.clock, t.fastest, t.slowest)]
-                lines.append(
-                    f"{t.name:26}{''.join(f'{ms:>9.1f}' for ms in numbers)}"
-                    f"{1e3 * t.processor:>11.1f}{t.share:>10.2f}"
-                )
+                seconds = (t.clock, t.fastest, t.slowest, t.processor)
+                rows.append((t.name, *(f"{1e3 * s:.1f}" for s in seconds), f"{t.share:.2f}"))
+        lines.append(text_table(rows))
     return "\n".join(lines[1:])
 
 

@@ -5,6 +5,7 @@ a mixture of experts saves compute per token, not memory. A multiply-add counts 
 """
 
 from moe_course.config import ModelConfig
+from moe_course.tables import text_table
 
 
 def tokens_per_expert(num_tokens: int, top_k: int, num_experts: int) -> float:
@@ -191,8 +192,7 @@ def format_table(config: ModelConfig, name: str, context: int = 4096) -> str:
     """The costs of a model as a table to print; absent components are left out. 1 GB is 10⁹ bytes."""
     total, active = model_params(config)
     rows = [_row(component, *row) for component, row in breakdown(config).items() if row[0]]
-    header = f"{'parameters':<16}{'total':>18}{'active':>18}{'share':>10}"
-    rule = "-" * len(header)
+    rows = [("parameters", "total", "active", "share"), *rows, _row("sum", total, active)]
 
     bf16, fp32 = weight_bytes(config, bytes_per_value=2), weight_bytes(config, bytes_per_value=4)
     memory = training_memory(config, num_tokens=1)
@@ -206,12 +206,12 @@ def format_table(config: ModelConfig, name: str, context: int = 4096) -> str:
         f"forward pass     {flops / 1e9:,.2f} GFLOPs per token,"
         f" and {attention_flops / 1e9:,.2f} to attend to {context:,} positions",
     ]
-    table = [header, rule, *rows, rule, _row("sum", total, active)]
-    return "\n".join([f"{name}: {_describe(config)}", "", *table, "", *notes])
+    table = text_table(rows, rules=(1, len(rows) - 1))
+    return "\n".join([f"{name}: {_describe(config)}", "", table, "", *notes])
 
 
-def _row(component: str, total: int, active: int) -> str:
-    return f"{component:<16}{total:>18,}{active:>18,}{active / total:>10.1%}"
+def _row(component: str, total: int, active: int) -> tuple[str, ...]:
+    return component, f"{total:,}", f"{active:,}", f"{active / total:.1%}"
 
 
 def _describe(config: ModelConfig) -> str:

@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moe_course.tables import text_table
+
 EXPANSION = 64  # expert parameters over those of a dense model's FFN; the law was fitted to this value
 ROUTING_COST = 14  # training FLOPs per token and router weight; a weight of a matrix product has 6
 WIDTH_PER_BLOCK = 64  # the models' shape: d_model = 64 · blocks
@@ -95,9 +97,7 @@ def budget_table(budgets: tuple[float, ...] = (3e18, 1e20, 1e22, 1e24)) -> str:
                     f"{dense_equivalent(plan) / budget:.0f} times" if plan.granularity else "",
                 )
             )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(lines)
+    return text_table(rows, left=())
 
 
 def _best_size(flops: float, granularity: int) -> Plan:

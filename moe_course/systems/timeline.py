@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from moe_course.config import ModelConfig
 from moe_course.published import MODELS
 from moe_course.systems.accounting import model_params
+from moe_course.tables import text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +58,15 @@ TIMELINE: tuple[Release, ...] = (
 
 def timeline_table() -> str:
     """The timeline as a table to print: experts and their width, choices, shared experts, parameters, balancing."""
-    head = (
-        f"{'model':<17}{'month':<9}{'k of E':>10}{'shared':>8}{'F/D':>7}{'total':>9}{'active':>8}  balancing"
-    )
-    lines = [head, "-" * (len(head) + 14)]
+    rows: list[tuple[str, ...]] = [
+        ("model", "month", "k of E", "shared", "F/D", "total", "active", "balancing")
+    ]
     for release in TIMELINE:
         c, (total, active) = release.config, release.params
         experts, width = f"{c.top_k} of {c.num_experts}", c.d_ff_expert / c.d_model
         shared = f"{c.num_shared * c.d_ff_shared / c.d_ff_expert:.0f}" if c.num_shared else "-"
-        lines.append(
-            f"{release.name:<17}{release.month:<9}{experts:>10}{shared:>8}{width:>7.2f}"
-            f"{total / 1e9:>8.1f}B{active / 1e9:>7.1f}B  {release.balancing}"
+        parameters = f"{total / 1e9:.1f}B", f"{active / 1e9:.1f}B"
+        rows.append(
+            (release.name, release.month, experts, shared, f"{width:.2f}", *parameters, release.balancing)
         )
-    return "\n".join(lines)
+    return text_table(rows, left=(0, 1, 7), rules=(1,))

@@ -132,6 +132,12 @@ def explained(error: Raised) -> str:
     return f"your code raised {what}" + (f"\n  in {error.function}, at: {error.line}" if error.line else "")
 
 
+def expect_something(got: Any, what: str, given: Mapping[str, Any] | None = None) -> None:
+    """`got`, a part of what came back, is not None."""
+    if got is None:
+        raise CheckFailed(f"{what} is None: was it computed, and returned?", given, complete=True)
+
+
 def expect_tensor(
     got: Any,
     want: torch.Tensor,
@@ -143,6 +149,7 @@ def expect_tensor(
     atol: float = 1e-6,
 ) -> None:
     """`got` is a tensor with the shape, dtype and values of `want`; `axes` names its axes ("TE")."""
+    expect_something(got, what, given)
     if not isinstance(got, torch.Tensor):
         raise CheckFailed(f"{what} should be a tensor, not {_kind(got)}", given, want, got)
     if got.shape != want.shape:
@@ -174,7 +181,8 @@ def expect_index(
     what: str = "the indices",
     any_order: bool = False,
 ) -> None:
-    """`got` is a tensor of integers of any width equal to `want`; with `any_order`, as a set in each row."""
+    """`got` is a tensor of integers (of any width) equal to `want`; with `any_order`, as a set in each row."""
+    expect_something(got, what, given)
     if not isinstance(got, torch.Tensor) or got.dtype not in INTEGERS:
         kind = got.dtype if isinstance(got, torch.Tensor) else _kind(got)
         raise CheckFailed(f"{what} should be a tensor of integers, not {kind}", given, want, got)
@@ -205,6 +213,7 @@ def expect_number(
     got: Any, want: int | float, given: Mapping[str, Any] | None = None, *, what: str = "the result"
 ) -> None:
     """`got` is a Python int (or float) equal to `want`, to rounding for floats."""
+    expect_something(got, what, given)
     if type(got) is not type(want):
         raise CheckFailed(
             f"{what} should be a Python {type(want).__name__}, not {_kind(got)}", given, want, got

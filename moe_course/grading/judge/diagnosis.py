@@ -72,7 +72,7 @@ def diagnose(name: str, subject: Subject, failed: Sequence[str]) -> tuple[Diagno
     seen, right = behaviour(name, watched), records.pop("")["replies"]
     if sentence := computes_nothing(watched.calls):
         return None, sentence
-    suspects = {label: record for label, record in records.items() if failed[0] in record["fails"]}
+    suspects = {label: record for label, record in records.items() if failed[0] in record.get("fails", ())}
     found = _identical(seen, suspects)
     if not found and isinstance(seen, list) and isinstance(right, list) and len(seen) == len(right):
         found = _sound(seen, right, suspects, failed) or _near(seen, right, suspects, failed)

@@ -23,6 +23,7 @@ from moe_course.lm.corpus import facts, names, source_files
 from moe_course.lm.corpus.cache import cached
 from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
 from moe_course.lm.corpus.facts import Cloze
+from moe_course.tables import text_table
 
 DEFAULT_LIMITS = {"code": 6_000_000, "technical": 6_000_000, "names": 1_000_000, "facts": 1_000_000}
 """The most bytes of each domain of the default corpus. There are fewer bytes of names and facts than this."""
@@ -69,10 +70,11 @@ class Corpus:
     def describe(self) -> str:
         """A table of documents and kilobytes by domain and split, the versions, and the fingerprint."""
         columns = [self.counts(split) for split in SPLITS]
-        lines = [f"{'domain':<12}" + "".join(f"{split:>24}" for split in SPLITS)]
+        rows: list[tuple[str, ...]] = [("domain", *SPLITS)]
         for domain in self.domains:
             cells = [f"{column[domain][0]:,} docs {column[domain][1] / 1e3:>8,.0f} kB" for column in columns]
-            lines.append(f"{domain:<12}" + "".join(f"{cell:>24}" for cell in cells))
+            rows.append((domain, *cells))
+        lines = [text_table(rows)]
         made_of = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         lines += [f"made of {made_of}"] if made_of else []
         lines += [f"{len(self.cloze)} questions about facts"] if self.cloze else []

@@ -13,6 +13,7 @@ from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training import costs
 from moe_course.lm.training.step import make_optimizer
 from moe_course.lm.training.trainer import update
+from moe_course.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ def train(preset: str, rounds: int = 5, device: torch.device | None = None, step
 def table(speeds: list[Speed]) -> str:
     """Tokens and FLOPs per second, and each arm's speed divided by that of the arm "dense-active"."""
     reference = next(s for s in speeds if s.name == "dense-active").tokens_per_second
-    lines = [f"{'':14}{'tokens/s':>10}{'GFLOPs/s':>10}{'of dense-active':>17}"]
-    lines += [
-        f"{s.name:14}{s.tokens_per_second:>10,.0f}{s.flops_per_second / 1e9:>10,.1f}"
-        f"{s.tokens_per_second / reference:>17.2f}"
-        for s in speeds
-    ]
-    return "\n".join(lines)
+    rows = [("", "tokens/s", "GFLOPs/s", "of dense-active")]
+    for s in speeds:
+        share = s.tokens_per_second / reference
+        rows.append(
+            (s.name, f"{s.tokens_per_second:,.0f}", f"{s.flops_per_second / 1e9:,.1f}", f"{share:.2f}")
+        )
+    return text_table(rows)
 
 
 class _Arm:

@@ -8,6 +8,7 @@ from typing import Any
 
 from moe_course.lm.experiment import study
 from moe_course.lm.experiment.recipe import ARMS, Recipe
+from moe_course.tables import markdown_table
 
 Result = Mapping[str, Any]
 
@@ -200,5 +201,4 @@ def _list(values: Iterable[float]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(head, rows) + "\n"

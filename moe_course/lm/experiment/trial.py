@@ -29,6 +29,7 @@ from moe_course.lm.training import checkpoint, costs, parallel
 from moe_course.lm.training.run_folder import CHECKPOINT, LOG
 from moe_course.lm.training.trainer import Watch, train
 from moe_course.moe.layer import MoELayer
+from moe_course.tables import text_table
 
 RECIPE, TOKENIZER, RESULT = "recipe.json", "tokenizer.json", "result.json"
 CURVE = ("step", "ce", "held_out_ce", "seconds", "cpu_seconds", "lb_loss", "drop_rate", "load_LE")
@@ -169,20 +170,21 @@ def curve(folder: Path) -> list[dict[str, Any]]:
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Results side by side: parameters, tokens, loss on the test split, recall, and what the training took."""
-    lines = [
-        f"{'run':28}{'seed':>5}{'total':>12}{'active':>12}{'tokens':>12}{'CE':>8}{'bits/byte':>11}{'recall':>8}"
-        f"{'TFLOPs':>9}{'seconds':>9}"
+    rows: list[tuple[str, ...]] = [
+        ("run", "seed", "total", "active", "tokens", "CE", "bits/byte", "recall", "TFLOPs", "seconds")
     ]
     for result in results:
         recipe = Recipe.from_dict(result["recipe"])
         recalled = "" if result["recall"] is None else f"{result['recall']:.1%}"
         total, active = result["params"]["total"], result["params"]["active"]
-        lines.append(
-            f"{recipe.name:28}{recipe.plan.seed:>5}{total:>12,}{active:>12,}{recipe.tokens:>12,}"
-            f"{result['ce']:>8.4f}{result['bpb']:>11.4f}{recalled:>8}"
-            f"{recipe.tokens * result['flops_per_token'] / 1e12:>9.1f}{result['curve'][-1]['seconds']:>9.0f}"
+        sizes = (f"{total:,}", f"{active:,}", f"{recipe.tokens:,}")
+        losses = (f"{result['ce']:.4f}", f"{result['bpb']:.4f}", recalled)
+        costs = (
+            f"{recipe.tokens * result['flops_per_token'] / 1e12:.1f}",
+            f"{result['curve'][-1]['seconds']:.0f}",
         )
-    return "\n".join(lines)
+        rows.append((recipe.name, str(recipe.plan.seed), *sizes, *losses, *costs))
+    return text_table(rows)
 
 
 def machine() -> dict[str, Any]:
