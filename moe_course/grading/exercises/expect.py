@@ -78,7 +78,8 @@ def _show(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         corner = value[tuple(slice(6 if axis < 3 else 1) for axis in range(value.dim()))]
         cut = "" if corner.shape == value.shape else f", first {'×'.join(map(str, corner.shape))} of it"
-        return f"{_format(corner)}  ({_dtype(value)}, shape {tuple(value.shape)}{cut})"
+        shape = f"shape {tuple(value.shape)}" if value.dim() else "0-dim tensor"
+        return f"{_format(corner)}  ({_dtype(value)}, {shape}{cut})"
     if isinstance(value, tuple | list) and any(isinstance(item, torch.Tensor) for item in value):
         return _show_list(value)
     if isinstance(value, tuple | list):
@@ -153,23 +154,24 @@ def expect_tensor(
     if not isinstance(got, torch.Tensor):
         raise CheckFailed(f"{what} should be a tensor, not {_kind(got)}", given, want, got)
     if got.shape != want.shape:
-        letters = ", ".join(axes)
-        raise CheckFailed(
-            f"{what} should have shape ({letters}) = {tuple(want.shape)}, not {tuple(got.shape)}",
-            given,
-            want,
-            got,
+        shape = (
+            f"have shape ({', '.join(axes)}) = {tuple(want.shape)}, not"
+            if axes
+            else "be a 0-dim tensor, not of shape"
         )
+        raise CheckFailed(f"{what} should {shape} {tuple(got.shape)}", given, want, got)
     if got.dtype != want.dtype:
         raise CheckFailed(f"{what} should be {want.dtype}, not {got.dtype}", given, want, got)
     close = torch.isclose(got.double(), want.double(), rtol=rtol, atol=atol, equal_nan=False)
     if not bool(close.all()):
         first = (~close).nonzero()[0].tolist()
         place = ", ".join(f"{AXIS_WORDS.get(axis, axis)} {i}" for axis, i in zip(axes, first, strict=True))
-        wrong = f"{int((~close).sum())} of {close.numel()} values differ" + (
-            f", first at {place}" if place else ""
+        wrong = (
+            f": {int((~close).sum())} of {close.numel()} values differ, first at {place}"
+            if place
+            else " is wrong"
         )
-        raise CheckFailed(f"{what}: {wrong}", given, want, got)
+        raise CheckFailed(f"{what}{wrong}", given, want, got)
 
 
 def expect_index(
@@ -251,7 +253,9 @@ def expect_untouched(out: Outcome, inputs: Sequence[Any], names: Sequence[str] =
             isinstance(after, torch.Tensor) and after.shape == before.shape and torch.equal(after, before)
         ):
             name = names[index] if names else f"argument {index + 1}"
-            raise CheckFailed(f"{name} was edited in place", None, before, after)
+            raise CheckFailed(
+                f"{name} was edited in place", {f"{name} before": before, f"{name} afterwards": after}
+            )
 
 
 def expect(condition: bool, message: str, given: Mapping[str, Any] | None = None) -> None:

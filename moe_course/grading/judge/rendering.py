@@ -166,8 +166,8 @@ def _mistake(found: Diagnosis) -> tuple[str, str, str]:
         return "One mistake here is ", words(found.name), f"; there is another one besides. {found.question}"
     if found.fit == "near":
         return (
-            "On most inputs this behaves like ",
+            "On most inputs this behaves like the mistake ",
             words(found.name),
             f", though not on all. {found.question}",
         )
-    return "This behaves like ", words(found.name), f". {found.question}"
+    return "This behaves like the mistake ", words(found.name), f". {found.question}"
