@@ -10,6 +10,7 @@ names, the report on these exercises is printed and nothing is written.
 from __future__ import annotations
 
 import argparse
+import statistics
 import tomllib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,8 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from moe_course.authoring.mutants import mutants_of, namespace_of, passes, reference
-from moe_course.authoring.prices import lines, prices
+from moe_course.authoring.naming import Named, named
+from moe_course.authoring.prices import STUB, lines, prices
 from moe_course.grading.exercises.locate import notebooks_dir
 from moe_course.grading.exercises.registry import EXERCISES, Exercise, find
 from moe_course.grading.exercises.rubric import points
@@ -44,6 +46,9 @@ COLUMNS = (
     "Killed",
     "Survived",
     "Share killed",
+    "Named rightly",
+    "Named wrongly",
+    "Points kept",
 )
 UNEXPLAINED = "not reviewed yet"
 
@@ -60,13 +65,15 @@ class Row:
     mutants: int
     equivalent: dict[str, str]  # change: why no legal input tells it from the reference
     survivors: dict[str, str]  # change: why the grader lets it pass
+    named: tuple[Named, ...] = ()  # what second tellings of the misconceptions were called
+    kept: tuple[float, ...] = ()  # the share of the points that each misconception keeps
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as text, column by column."""
         counts = (self.wrong, len(self.false_accepts), self.right, len(self.false_rejects))
         title = f"{self.exercise.number} `{self.exercise.name}`"
-        return (title, f"{points(self.exercise.name)}", *map(str, counts), *_killed([self]))
+        return (title, f"{points(self.exercise.name)}", *map(str, counts), *_killed([self]), *_told([self]))
 
 
 def measure(name: str, root: Path, seeds: Sequence[int]) -> Row:
@@ -95,6 +102,8 @@ def measure(name: str, root: Path, seeds: Sequence[int]) -> Row:
         len(mutants),
         {change: equivalent[change] for change in alive if change in equivalent},
         {change: known.get(change, UNEXPLAINED) for change in alive if change not in equivalent},
+        tuple(named(name, root)),
+        tuple(one.share for one in prices(name, root) if one.kind != STUB),
     )
 
 
@@ -115,11 +124,24 @@ def _killed(rows: Sequence[Row]) -> tuple[str, ...]:
     return (*map(str, (made, equivalent, killed, survived)), share)
 
 
+def _told(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Second tellings named rightly and wrongly, of those that deserve a name, and the share of points kept."""
+    tellings = [one for row in rows for one in row.named if not one.told]
+    kept = sorted(share for row in rows for share in row.kept)
+    spread = (kept[0], statistics.median(kept), kept[-1]) if kept else ()
+    right = sum(one.right for one in tellings)
+    return (
+        f"{right} of {len(tellings)}" if tellings else "–",
+        str(sum(one.wrong for one in tellings)) if tellings else "–",
+        " / ".join(f"{share:.0%}" for share in spread) or "–",
+    )
+
+
 def table(rows: Sequence[Row]) -> str:
     """One line an exercise, as Markdown, and the sums."""
     body = [row.cells for row in rows]
     sums = (str(sum(int(cells[i]) for cells in body)) for i in range(1, 6))
-    return markdown_table(COLUMNS, [*body, ("**All**", *sums, *_killed(rows))])
+    return markdown_table(COLUMNS, [*body, ("**All**", *sums, *_killed(rows), *_told(rows))])
 
 
 def text(rows: Sequence[Row], seeds: int) -> str:
@@ -140,6 +162,11 @@ are left out: the contract fixes only its type. A mutant is **killed** when ever
 is a rejection), **equivalent** when no input that the contract allows can tell it from the reference. The share is
 of those that are not equivalent. mutmut changes neither matrix products nor the condition `if x:`; such mistakes are
 among the misconceptions.
+
+**Named** counts second tellings: misconceptions written again, differently, by whoever had seen only their names and
+questions. One that ends in an exception or computes nothing is told so in a sentence, and not counted here. **Points
+kept** are the share of all points, hidden ones included, that a catalogued misconception keeps: the least, the median
+and the most.
 
 {table(rows)}
 

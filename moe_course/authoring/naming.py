@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moe_course.grading.judge.catalogue import Entry, entries
 from moe_course.grading.judge.subject import LiveSubject
-from moe_course.grading.judge.verdict import Verdict, grade
+from moe_course.grading.judge.verdict import grade
 
 SECOND_TELLINGS = Path("tests/second_tellings")
 
@@ -18,13 +18,15 @@ SECOND_TELLINGS = Path("tests/second_tellings")
 class Named:
     """What diagnosis said to one second telling: `found` is the name shown, "" where none was.
 
-    told: the first failure is an exception or a missing result, which is reported in a sentence instead of a name.
+    told: the first failure is an exception or a missing result, or the code computes nothing; a sentence says so
+    instead of a name.
     """
 
     exercise: str
     name: str
     found: str
     told: bool
+    first_failure: str  # the first criterion that fails, "" if none does
 
     @property
     def right(self) -> bool:
@@ -43,12 +45,9 @@ def named(name: str, root: Path, seed: int = 1) -> list[Named]:
 def _named(entry: Entry, seed: int) -> Named:
     verdict = grade(entry.exercise, LiveSubject({entry.exercise: entry.written}), seed, hidden=False)
     found = verdict.diagnosis.name if verdict.diagnosis else ""
-    return Named(entry.exercise, entry.name, found, told_without_a_name(verdict))
-
-
-def told_without_a_name(verdict: Verdict) -> bool:
-    """Whether the first failure says by itself what happened."""
-    return next((result.failure.complete for result in verdict.checks if result.failure), False)
+    first = next((result for result in verdict.checks if result.failure), None)
+    told = bool(verdict.reason or (first and first.failure and first.failure.complete))
+    return Named(entry.exercise, entry.name, found, told, first.criterion.name if first else "")
 
 
 def shares(found: Sequence[Named]) -> tuple[float, float]:

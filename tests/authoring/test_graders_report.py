@@ -14,6 +14,7 @@ if sys.platform == "win32":
     pytest.skip("the mutation runner forks", allow_module_level=True)
 
 from moe_course.authoring import graders_report, mutants
+from moe_course.authoring.naming import Named
 from moe_course.grading.exercises.registry import EXERCISES
 from moe_course.grading.exercises.rubric import points
 from moe_course.grading.judge import verdict
@@ -77,7 +78,23 @@ def test_a_grader_that_accepts_everything_shows(monkeypatch):
         len(row.false_accepts) == row.wrong == len(entries(ROOT / "tests" / "misconceptions", "ffn_params"))
     )
     assert row.false_rejects == ()
-    assert row.cells[-1] == "0.0%"
+    assert row.cells[10] == "0.0%"
+
+
+def test_second_tellings_and_kept_points_have_their_columns():
+    """Two of three nameable tellings have their own name, one another; the fourth ended in an exception."""
+
+    def telling(name, found, told=False):
+        return Named("ffn_params", name, found, told, "count")
+
+    named = telling("a", "a"), telling("b", "b"), telling("c", "a"), telling("d", "", told=True)
+    row = graders_report.Row(
+        EXERCISES["ffn_params"], 3, (), 2, (), 1, {}, {}, named=named, kept=(0.5, 0.0, 0.1)
+    )
+    columns = dict(zip(graders_report.COLUMNS, row.cells, strict=True))
+    assert columns["Named rightly"] == "2 of 3"
+    assert columns["Named wrongly"] == "1"
+    assert columns["Points kept"] == "0% / 10% / 50%"
 
 
 def test_a_grader_that_rejects_everything_shows(monkeypatch):

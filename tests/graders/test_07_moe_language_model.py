@@ -641,7 +641,8 @@ class TestTrainStep:
         """Each call returned the cross-entropy before its own update, as a number."""
         for call_number, (got, want) in enumerate(zip(report["returned"], losses, strict=True), 1):
             if got is None:
-                raise CheckFailed(f"call {call_number} returned None, not the loss", given, want, got)
+                message = f"call {call_number} returned nothing (None), not the loss: is there a `return`?"
+                raise CheckFailed(message, given, complete=True)
             what = f"the loss that call {call_number} of {len(losses)} returned"
             expect_value(got, want, given, what=what, atol=tolerance * want)
 

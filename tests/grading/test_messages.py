@@ -1,0 +1,189 @@
+"""What a learner reads of a failure: what happened and where, in plain words, and no more than is true."""
+
+import pytest
+import torch
+
+from moe_course.grading.exercises.expect import CheckFailed, expect_tensor, expect_untouched, show
+from moe_course.grading.exercises.protocol import Outcome, raised
+from moe_course.grading.judge.diagnosis import Diagnosis, words
+from moe_course.grading.judge.rendering import as_dict, as_html, as_text
+from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.judge.verdict import grade
+
+
+def verdict_on(name, written, **more):
+    return grade(name, LiveSubject({name: written, **more}), seed=1, hidden=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ([torch.tensor(0.5), torch.tensor(0.25)], "[0.5, 0.25]  (a list of 2 0-dim tensors, float32)"),
+        ([torch.tensor(3.5)], "[3.5]  (a list of 1 0-dim tensors, float32)"),
+        (
+            (torch.tensor([1, 2]), 7),
+            "a tuple of 2:\n           [0] [1, 2]  (int64, shape (2,))\n           [1] 7",
+        ),
+        (torch.tensor(2.0), "2  (float32, 0-dim tensor)"),
+        (torch.tensor([-0.0, 1.5]), "[0, 1.5]  (float32, shape (2,))"),
+        (-0.0, "0.0"),
+        ([-0.0, 2], "[0.0, 2]"),
+        (("a",), "('a',)"),
+        ([], "[]"),
+    ],
+)
+def test_values_are_shown_whole(value, shown):
+    assert show(value) == shown
+
+
+def test_a_long_list_says_how_much_it_leaves_out():
+    text = show([torch.tensor(float(n)) for n in range(25)])
+    assert text.startswith("[0, 1, ")
+    assert "19, and 5 more]" in text
+
+
+def tokens_by_index(idx_TK, num_experts):
+    counts = [0, 0]
+    for row in idx_TK.tolist():
+        for e in row:
+            counts[e] += 1
+    return torch.tensor(counts)
+
+
+def test_an_exception_is_told_with_the_line_that_raised_it_and_without_hint_or_name():
+    verdict = verdict_on("expert_load", tokens_by_index)
+    first = next(check for check in verdict.checks if check.failure and check.failure.error)
+    assert "IndexError: list index out of range" in first.message
+    assert "in tokens_by_index, at: counts[e] += 1" in first.message
+
+    def broken(d_model, d_ff):
+        return {}["size"]
+
+    verdict = verdict_on("ffn_params", broken)
+    assert verdict.diagnosis is None
+    for text in (as_text(verdict), as_html(verdict)):
+        assert "your code raised KeyError" in text
+        assert "return {}[" in text
+        assert "Hint" not in text
+
+
+def test_an_exception_without_a_message_has_its_line():
+    def bare(d_model, d_ff):
+        raise IndexError
+
+    text = as_text(verdict_on("ffn_params", bare))
+    assert "your code raised IndexError\n" in text
+    assert "in bare, at: raise IndexError" in text
+
+
+def test_only_a_stub_is_not_written_yet():
+    def ffn_params(d_model, d_ff):
+        raise NotImplementedError
+
+    def unsupported():
+        message = "\"histogram_cpu\" not implemented for 'Long'"
+        error = NotImplementedError(message)
+        raise error
+
+    assert "ffn_params is not written yet" in as_text(verdict_on("ffn_params", ffn_params))
+    text = as_text(verdict_on("ffn_params", lambda d_model, d_ff: unsupported()))
+    assert "not written yet" not in text
+    assert "your code raised NotImplementedError: \"histogram_cpu\" not implemented for 'Long'" in text
+
+
+def test_torchs_message_is_no_stub_even_where_no_line_is_known():
+    assert raised(NotImplementedError()).unwritten
+    assert not raised(NotImplementedError("not implemented for 'Long'")).unwritten
+
+
+def test_a_missing_earlier_part_is_named():
+    def top_k_gate(probs_TE, k, renormalize=True):
+        raise NotImplementedError
+
+    def switch_gate(logits_TE):
+        return top_k_gate(torch.softmax(logits_TE, -1), 1)
+
+    text = as_text(verdict_on("switch_gate", switch_gate))
+    assert "2.2 top_k_gate, which your code calls, is not written yet" in text
+    assert "working(top_k_gate)" in text
+
+
+def test_nothing_returned_gets_a_sentence():
+    verdict = verdict_on("router_probs", lambda x_TD, w_DE: None)
+    assert verdict.diagnosis is None
+    text = as_text(verdict)
+    assert "your code returned nothing (None)" in text
+    assert "Hint" not in text
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        (lambda x_TD, w_DE: torch.zeros(len(x_TD), w_DE.shape[1]), "answers 0 everywhere"),
+        (lambda x_TD, w_DE: torch.full((len(x_TD), w_DE.shape[1]), 0.5), "answers 0.5 everywhere"),
+        (lambda x_TD, w_DE: x_TD, "returns what it is given"),
+        (lambda x_TD, w_DE: x_TD.clone(), "returns what it is given"),
+    ],
+)
+def test_code_that_computes_nothing_is_told_so(written, sentence):
+    verdict = verdict_on("router_probs", written)
+    assert verdict.diagnosis is None
+    assert sentence in as_text(verdict)
+    assert "Hint" not in as_text(verdict)
+
+
+def test_a_named_mistake_takes_the_place_of_the_hint():
+    verdict = verdict_on("router_probs", lambda x_TD, w_DE: (x_TD.float() @ w_DE.float()).softmax(0))
+    assert verdict.diagnosis.name == "softmax_over_tokens"
+    text = as_text(verdict)
+    assert "This behaves like the mistake “softmax over tokens”." in text
+    assert "Hint" not in text
+    assert as_dict(verdict)["diagnosis"]["fit"] == "whole"
+
+
+def test_without_a_name_there_is_the_hint():
+    verdict = verdict_on("router_probs", lambda x_TD, w_DE: (x_TD.float() @ w_DE.float()).abs().cumsum(1))
+    assert verdict.diagnosis is None
+    assert "Hint: " in as_text(verdict)
+    assert "<b>Hint:</b>" in as_html(verdict)
+
+
+def test_points_that_grading_decides_are_not_lost_points():
+    passed = verdict_on("ffn_params", lambda d_model, d_ff: 3 * d_model * d_ff)
+    visible = passed.max_score - passed.undecided
+    line = as_text(passed).splitlines()[0]
+    assert line.startswith(
+        f"1.2 ffn_params: passed, all {visible:g} visible points; {passed.undecided:g} more "
+    )
+    assert line.endswith("decided at grading")
+
+
+def test_names_of_classes_are_words_too():
+    assert words("AlwaysRenormalised") == words("always_renormalised") == "always renormalised"
+    assert words("Float32ComesBack") == "float32 comes back"
+    assert words("times_ln_2") == "times ln 2"
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"), [("part", "there is another one besides"), ("near", "though not on all")]
+)
+def test_a_match_that_leaves_something_over_says_so(fit, said):
+    verdict = verdict_on("ffn_params", lambda d_model, d_ff: 2 * d_model * d_ff)
+    object.__setattr__(verdict, "diagnosis", Diagnosis("two_matrices", "How many are there?", fit))
+    assert said in as_text(verdict)
+    assert said in as_html(verdict)
+
+
+def test_a_number_is_wrong_and_has_no_first_place():
+    with pytest.raises(CheckFailed, match=r"^the loss is wrong"):
+        expect_tensor(torch.tensor(1.0), torch.tensor(2.0), "", what="the loss")
+    with pytest.raises(CheckFailed, match=r"should be a 0-dim tensor, not of shape \(1,\)"):
+        expect_tensor(torch.ones(1), torch.tensor(1.0), "", what="the loss")
+
+
+def test_an_edited_input_is_shown_before_and_afterwards():
+    before, after = torch.tensor([1.0]), torch.tensor([2.0])
+    with pytest.raises(CheckFailed) as failed:
+        expect_untouched(Outcome(inputs=(after,)), (before,), ("x_T",))
+    assert "x_T before = [1]" in str(failed.value)
+    assert "x_T afterwards = [2]" in str(failed.value)
