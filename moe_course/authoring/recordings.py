@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moe_course import files
 from moe_course.grading.exercises.registry import NOTEBOOKS
-from moe_course.grading.judge.catalogue import record
+from moe_course.grading.judge.catalogue import record, same_recording
 
 
 def update(root: Path, check: bool = False, say: Callable[[str], None] = print) -> bool:
@@ -20,8 +20,8 @@ def update(root: Path, check: bool = False, say: Callable[[str], None] = print) 
     for notebook in NOTEBOOKS:
         path = root / "tests" / "graders" / "recorded" / f"{notebook}.json"
         known = path.read_text(encoding="utf-8") if path.is_file() else "{}"
-        text = record(root / "tests" / "misconceptions", notebook, _readable(known))
-        if known == text:
+        text = record(root / "tests" / "misconceptions", notebook, _readable(known), with_criteria=not check)
+        if known == text or (check and same_recording(known, text)):
             continue
         fresh = False
         say(f"{path.relative_to(root).as_posix()}: {'stale' if check else 'updated'}")

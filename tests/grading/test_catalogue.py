@@ -14,7 +14,7 @@ from moe_course.grading.exercises.expect import CheckFailed
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS
 from moe_course.grading.exercises.rubric import criteria, grader_of, hidden_grader_of
-from moe_course.grading.judge.catalogue import Entry, entries, record
+from moe_course.grading.judge.catalogue import Entry, entries, record, same_recording
 from moe_course.grading.judge.diagnosis import behaviour, diagnose, recorded, same
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed
 from moe_course.grading.judge.verdict import grade, seeded
@@ -134,14 +134,19 @@ def rejects(grader: type, criterion: str, entry: Entry) -> bool:
 def test_recorded_behaviour_is_fresh(notebook):
     """`moe-course release` writes these files; it runs again what is made of files that have changed."""
     text = (graders_dir() / "recorded" / f"{notebook}.json").read_text(encoding="utf-8")
-    assert text == record(TESTS / "misconceptions", notebook, text)
+    assert same_recording(text, record(TESTS / "misconceptions", notebook, text, with_criteria=False))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_recorded_behaviour_is_what_a_new_recording_gives(notebook):
     text = (graders_dir() / "recorded" / f"{notebook}.json").read_text(encoding="utf-8")
-    assert text == record(TESTS / "misconceptions", notebook)
+    fresh = json.loads(record(TESTS / "misconceptions", notebook))
+    for exercise, found in json.loads(text).items():
+        for name, content in found.items():
+            content.pop("made_of", None)
+            fresh[exercise][name].pop("made_of", None)
+            assert content == fresh[exercise][name], (exercise, name)
 
 
 def test_a_changed_catalogue_is_recorded_anew(tmp_path):
