@@ -218,7 +218,9 @@ def judged(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Gene
     try:
         getattr(grader(), f"test_{line.name}")(subject, rng)
     except CheckFailed as failure:
-        return CheckResult(line, "failed", _detached(_with_the_part_that_is_missing(failure, grader.exercise.name)))
+        return CheckResult(
+            line, "failed", _detached(_with_the_part_that_is_missing(failure, grader.exercise.name))
+        )
     except ProbeFailed as failed:
         raised = CheckFailed(explained(failed.error), error=failed.error)
         return CheckResult(line, "failed", _with_the_part_that_is_missing(raised, grader.exercise.name))
