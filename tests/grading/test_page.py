@@ -98,6 +98,18 @@ def test_mistakes_are_counted_in_words_of_those_who_attempted():
     assert text.count("1 of 4 behaves like “other”. ") == 1  # not among the commonest
 
 
+def test_what_the_sandbox_may_have_caused_needs_a_person():
+    doubt = "its cell stopped after 20 seconds: does it in a notebook?"
+    cohort = [
+        record("ada", verdict(status="failed") | {"needs": doubt}, verdict(SECOND)),
+        record("bob", verdict(status="passed") | {"needs": doubt}),
+        record("cy", verdict(status="failed") | {"needs": ""}, verdict(SECOND)),
+    ]
+    found = overview(ASSIGNMENT, cohort)
+    assert [(trouble.student, trouble.reason) for trouble in found.stopped] == [("ada", doubt)]
+    assert doubt in words(page(ASSIGNMENT, cohort))
+
+
 def test_what_needs_a_person_comes_first():
     cohort = [
         record("ada", verdict(status="crashed", reason="exit code 1"), verdict(SECOND)),

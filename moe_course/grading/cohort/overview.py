@@ -199,10 +199,11 @@ def _ungradable(records: Iterable[Record]) -> list[Trouble]:
 def _stopped(graded: Iterable[Record]) -> list[Trouble]:
     """Exercises that did not run to their end, and those whose zero may not be the learner's fault."""
     return [
-        Trouble(record["student"], verdict["reason"], label(verdict["exercise"]), _what(verdict))
+        Trouble(record["student"], why, label(verdict["exercise"]), _what(verdict))
         for record in graded
         for verdict in record["verdicts"]
-        if verdict["status"] in STOPPED or (verdict["status"] != "passed" and verdict["reason"])
+        for why in [verdict.get("needs") or verdict["reason"]]  # records of an older course have no "needs"
+        if verdict["status"] in STOPPED or (verdict["status"] != "passed" and why)
     ]
 
 
