@@ -16,7 +16,7 @@ def rows_taken_as_tokens(y_ND, order_N, weights_TK):
     return out
 
 
-def last_row_wins(y_ND, order_N, weights_TK):
+def plus_equals_on_repeated_indices(y_ND, order_N, weights_TK):
     K = weights_TK.shape[1]
     out = torch.zeros(len(weights_TK), y_ND.shape[1], dtype=y_ND.dtype)
     scaled = y_ND * weights_TK.reshape(-1)[order_N][:, None].to(y_ND.dtype)
