@@ -16,6 +16,7 @@ from graders.values import expect_dtype, expect_type, expect_value, number
 from moe_course.grading.exercises.expect import (
     CheckFailed,
     expect,
+    expect_something,
     expect_tensor,
     expect_tuple,
     expect_untouched,
@@ -282,6 +283,7 @@ class TestTransformerBlock:
         reports = returned(subject.run(block_runs, d_model, heads, inputs, scale, draw, how), given)
         for x_BSD, report in zip(inputs, reports, strict=True):
             y = report["y"]
+            expect_something(y, "what the block returned", given)
             expect(isinstance(y, torch.Tensor), "the block returns no y_BSD", given)
             expect(
                 y.shape == x_BSD.shape, f"y_BSD has shape {tuple(y.shape)}, x_BSD {tuple(x_BSD.shape)}", given

@@ -30,7 +30,7 @@ def tokens_of_the_expert_on_the_diagonal(idx_TK, num_experts):
     return torch.einsum("ta,tb->ab", hits, hits)
 
 
-def seen_or_not(idx_TK, num_experts):
+def repeated_pairs_counted_once_for_two_slots(idx_TK, num_experts):
     out = torch.zeros(num_experts, num_experts, dtype=torch.long)
     for i in range(idx_TK.shape[1]):
         for j in range(idx_TK.shape[1]):

@@ -9,7 +9,7 @@ def experts_down_labels_across(idx_TK, labels_T, num_labels, num_experts):
     return out
 
 
-def seen_or_not(idx_TK, labels_T, num_labels, num_experts):
+def repeated_cells_counted_once_a_slot(idx_TK, labels_T, num_labels, num_experts):
     out = torch.zeros(num_labels, num_experts, dtype=torch.long)
     for k in range(idx_TK.shape[1]):
         out[labels_T, idx_TK[:, k]] += 1
