@@ -10,6 +10,8 @@ import torch
 from moe_course.grading.exercises.protocol import Outcome
 from moe_course.grading.judge.subject import Probe, Subject
 
+ARGUMENTS = 0.8  # a probe of another kind, about gradients say, may be among those that return an argument
+
 
 class Watched:
     """A subject whose calls are remembered: for each reply that is no exception, the arguments and the reply."""
@@ -33,7 +35,9 @@ def computes_nothing(calls: list[tuple[Any, Any]]) -> str:
     answers = [(args, leaves) for args, leaves in answers if leaves]
     if len(answers) < 2:
         return ""
-    if all(_is_argument(leaves[0], args) for args, leaves in answers):
+    arrays = [(args, leaves) for args, leaves in answers if leaves[0].dim()] or answers
+    unchanged = sum(_is_argument(leaves[0], args) for args, leaves in arrays)
+    if unchanged >= ARGUMENTS * len(arrays):
         return "Your code returns what it is given, as it is. Is the gap filled, and does its result reach `return`?"
     first = answers[0][1][0].flatten()[:1].double()
     everything = [leaf for _, leaves in answers for leaf in leaves]
