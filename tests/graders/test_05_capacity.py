@@ -50,7 +50,7 @@ class TestExpertCapacity:
         return got, given
 
     @criterion(
-        2,
+        1,
         "one choice a token, factor 1: each expert has room for its fair share",
         hint="With 12 tokens and 4 experts, how many does each get if all get the same?",
     )
@@ -68,7 +68,7 @@ class TestExpertCapacity:
             self.compare(subject, share * experts, experts, k, 1.0)
 
     @criterion(
-        2,
+        1,
         "the factor stretches or shrinks it",
         hint="What do you multiply by the factor?",
     )
@@ -77,11 +77,12 @@ class TestExpertCapacity:
             self.compare(subject, 4 * whole(rng, 2, 9) * experts, experts, k, factor)
 
     @criterion(
-        2,
+        4,
         "rounded up, once and at the end",
         hint="10 tokens, 4 experts, factor 1.5: what is the exact number, and when do you round it?",
     )
     def test_rounds_up(self, subject, rng):
+        self.compare(subject, 10, 4, 2, 1.0)  # a whole number stays what it is
         drawn = [(whole(rng, 5, 90), whole(rng, 3, 13), whole(rng, 1, 3)) for _ in range(20)]
         cases = [(*sizes, factor) for sizes in drawn for factor in (0.75, 1.0, 1.5)]
         for sizes in ((10, 4, 1, 1.5), (9, 7, 2, 1.25), (5, 8, 1, 0.5), *cases):
