@@ -21,8 +21,8 @@ def benchmark():
 
 @pytest.mark.parametrize("assignment", NOTEBOOKS)
 def test_submissions_hold_right_answers_mistakes_and_stubs(benchmark, assignment):
-    handed_in = benchmark.submissions(assignment, 15)
-    assert handed_in == benchmark.submissions(assignment, 15)
+    handed_in = benchmark.submissions(assignment, 25)
+    assert handed_in == benchmark.submissions(assignment, 25)
     released, solved = (
         nbformat.read(notebook_file(ROOT / tree, assignment), as_version=4)
         for tree in ("notebooks", "solutions")

@@ -6,7 +6,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "moe_course"
-CALLED_BY_LIBRARIES = {"on_visit"}  # methods that a base class of another library calls
+CALLED_BY_LIBRARIES = {  # methods that a base class of another library calls
+    "on_visit",
+    *(
+        "ask_exit",
+        "enable_gui",
+        "enable_matplotlib",
+        "init_ipython_dir",
+        "init_profile_dir",
+        "init_virtualenv",
+    ),
+    "_format_exception_for_storage",
+}
 
 
 def sources() -> dict[Path, str]:

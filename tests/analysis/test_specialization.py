@@ -246,7 +246,7 @@ IDX_T = torch.tensor([0, 1, 1])
         (lambda: routing_counts(IDX_T[:, None], IDX_T[:2], 2, 2), "T = 2"),
         (lambda: mutual_information(torch.zeros(2, 3)), "0.0"),
         (lambda: mutual_information(torch.tensor([[2, -1]])), "-1"),
-        (lambda: permutation_null(IDX_T, IDX_T, IDX_T, 2, 2, 0, seed(0)), "got 0"),
+        (lambda: permutation_null(IDX_T, IDX_T, IDX_T, 2, 2, -1, seed(0)), "got -1"),
         (lambda: permutation_null(IDX_T, IDX_T, torch.tensor([5, 6, 5]), 2, 2, 9, seed(0)), "document 5"),
         (lambda: permutation_null(IDX_T, IDX_T, IDX_T, 2, 2, 9, seed(0), IDX_T[:2]), "T = 2"),
         (lambda: repeat_rate(torch.zeros(3, 1)), "(3, 1)"),
