@@ -33,6 +33,7 @@ class HiddenExpertCapacity(public.TestExpertCapacity):
     )
     def test_ratios(self, subject, rng):
         tokens, experts, k = whole(rng, 20, 60), whole(rng, 4, 9), whole(rng, 2, 3)
+        self.compare(subject, 40 * experts, experts, k, 1.0)  # far from the few slots of the others
         for sizes in (
             (4 * experts + 1, 2 * experts, 1, 1.0),  # a little more than two slots
             (tokens, experts, k, 0.75),
