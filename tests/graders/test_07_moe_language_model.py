@@ -988,6 +988,8 @@ class TestSampleNext:
             )
             for token in tokens:
                 expect_type(token, int, given, what="a token")
+            best = int(logits_V.argmax())
+            expect(temperature > 0 or set(tokens) == {best}, "temperature 0 takes the likeliest token", given)
             expect(identical(after, logits_V), "the logits were edited in place", given)
 
     def behaviour(self, subject):
