@@ -980,8 +980,8 @@ class TestSampleNext:
         hint="Which type has a token that a tokenizer can read, and do you divide in place?",
     )
     def test_plain_int(self, subject, rng):
-        logits_V = self.logits([0.4, 0.3, 0.2, 0.1], rng)
-        for temperature in (0.0, 0.7):
+        first_V = self.logits([0.4, 0.3, 0.2, 0.1], rng)
+        for logits_V, temperature in ((first_V, 0.0), (first_V.roll(1), 0.0), (first_V, 0.7)):
             given = named(SAMPLE, (logits_V, temperature, 0.9))
             tokens, _, after = returned(
                 subject.run(draws, logits_V, temperature, 0.9, whole(rng, 1, 10**6), 3), given
