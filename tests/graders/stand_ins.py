@@ -26,9 +26,10 @@ def positions_in_expert(idx_TK, num_experts):
 
 OBJECTIVE = """
 def moe_objective(ce, lb_losses_L, z_losses_L, lb_weight, z_weight):
-    for losses, weight in ((lb_losses_L, lb_weight), (z_losses_L, z_weight)):
-        for loss in losses:
-            ce = ce + weight / len(losses) * loss
+    for loss in lb_losses_L:
+        ce = ce + lb_weight * loss / len(lb_losses_L)
+    for loss in z_losses_L:
+        ce = ce + z_weight * loss / len(z_losses_L)
     return ce
 """
 

@@ -11,7 +11,6 @@ from moe_course.grading.exercises import rubric
 from moe_course.grading.exercises.expect import CheckFailed
 from moe_course.grading.exercises.rubric import Criterion, hidden_points, points
 from moe_course.grading.judge import files
-from moe_course.grading.judge.diagnosis import Diagnosis
 from moe_course.grading.judge.rendering import as_dict, as_html, as_text
 from moe_course.grading.judge.subject import LiveSubject, WorkerSubject
 from moe_course.grading.judge.verdict import CheckResult, grade, without_running
@@ -130,11 +129,11 @@ def test_nothing_that_was_asked_reaches_the_learner(tmp_path, monkeypatch, leak,
         assert as_dict(mine)["reason"]
 
 
-def test_a_mistake_that_hidden_criteria_alone_find_has_its_name_for_the_instructor():
+def test_a_mistake_that_hidden_criteria_alone_find_has_no_name():
+    """A name is looked for before they are asked: what the code does afterwards may tell what they tried."""
+
     def half(d_model, d_ff):
-        return 3 * d_model * d_ff if (d_model, d_ff) not in SECRET else 0
+        return 3 * d_model * d_ff if (d_model, d_ff) not in SECRET else 2 * d_model * d_ff
 
     verdict = grade(NAME, LiveSubject({NAME: half}), 5)
-    verdict = replace(verdict, diagnosis=Diagnosis("two_matrices", "How many?"))
-    assert as_dict(verdict)["diagnosis"]["name"] == "two_matrices"
-    assert "two matrices" not in as_text(verdict) + as_html(verdict)
+    assert (verdict.status, verdict.diagnosis) == ("failed", None)

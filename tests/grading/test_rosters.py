@@ -200,10 +200,27 @@ def test_what_is_no_deadline_says_why(due, grace, rule, reason):
         deadline(due, grace, rule)
 
 
-def test_times_are_nbgraders():
-    assert instant("2027-03-01 23:59:00 +0100") == datetime(2027, 3, 1, 22, 59, tzinfo=UTC)
-    assert instant("2027-03-01T23:59") == datetime(2027, 3, 1, 23, 59, tzinfo=UTC)
-    assert instant("soon") is None
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2027-03-01T23:59", (1, 23, 59)),
+        ("2027-03-01 11:59 PM", (1, 23, 59)),
+        ("2027-03-01 23:59:00.000000 UTC", (1, 23, 59)),
+        ("2027-03-01 23:59:00 +0100", (1, 22, 59)),
+        ("2027-03-01 23:59:00+01:00", (1, 22, 59)),
+        ("2027-03-01 23:59:00 +01:00", (1, 22, 59)),
+        ("2027-03-01 23:59:00 -0030", (2, 0, 29)),
+        ("2027-03-01 23:59:00 EST", (2, 4, 59)),
+        ("2027-03-01 23:59:00 Europe/Berlin", (1, 22, 59)),
+    ],
+)
+def test_times_and_their_zones(text, utc):
+    assert instant(text) == datetime(2027, 3, *utc, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", " ", "soon", "2027-02-30", "2027-03-01 23:59:00 NOWHERE"])
+def test_what_is_no_time(text):
+    assert instant(text) is None
 
 
 def test_the_time_of_nbgraders_exchange_is_read(tmp_path):

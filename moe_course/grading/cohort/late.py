@@ -10,6 +10,7 @@ import importlib
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,16 +85,22 @@ def deadline(due: str, grace: float, rule: str) -> Deadline:
 
 
 def instant(text: str) -> datetime | None:
-    """A time, with its zone, as nbgrader writes and reads it; None where the text is none."""
-    from nbgrader.utils import parse_utc
+    """A time in UTC, where it names no zone; None where the text is no time, or names a zone that nobody knows.
 
-    if not text.strip():
-        return None
+    The zone is a difference (+0100, +01:00) or a name (UTC, EST, Europe/Berlin). It is read here rather than by
+    `nbgrader.utils.parse_utc`, which takes +0100 for a hundred seconds.
+    """
+    from dateutil import parser, tz
+
+    parts = text.split()
+    zone = tz.gettz(parts[-1]) if len(parts) == 3 and parts[-1][0].isalpha() else None
     try:
-        time = parse_utc(text.strip())
-    except (ValueError, OverflowError, TypeError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", parser.UnknownTimezoneWarning)
+            time = parser.parse(" ".join(parts[:2] if zone else parts))
+    except (ValueError, OverflowError, TypeError, parser.UnknownTimezoneWarning):
         return None
-    return time.replace(tzinfo=UTC) if isinstance(time, datetime) else None
+    return (time if time.tzinfo else time.replace(tzinfo=zone or UTC)).astimezone(UTC)
 
 
 def _rule(name: str) -> Rule:
