@@ -247,7 +247,7 @@ def test_feedback_reaches_the_exchange_and_the_others_are_named(graded):
 def test_the_command_gives_the_same_points(graded, tmp_path):
     said = command(graded.root, "grade", graded.root / "submitted", "--out", tmp_path / "out")
     assert said.returncode == 0, said.stdout + said.stderr
-    with open(tmp_path / "out" / "grades.csv", encoding="utf-8") as file:
+    with open(tmp_path / "out" / "grades.csv", encoding="utf-8-sig") as file:
         early = next(row for row in csv.DictReader(file) if row["student"] == "early")
     assert float(early["swiglu_ffn"]) == 20
     assert float(early["ffn_flops"]) == 0
