@@ -37,29 +37,36 @@ def writing(path: Path, *, private: bool = False, keep: Path | None = None) -> I
     """
     beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{_ENDING}")
     try:
-        beside.touch(mode=0o600 if private else 0o666, exist_ok=False)
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if not private:
-            with contextlib.suppress(OSError):  # there is no old file, or it is another user's
-                os.chmod(beside, stat.S_IMODE(path.stat().st_mode))
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(beside, path)
-        _force_names_to_disk(path.parent)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise _about(path, error) from error
+        with naming(path):
+            beside.touch(mode=0o600 if private else 0o666, exist_ok=False)
+            with beside.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if not private:
+                with contextlib.suppress(OSError):  # there is no old file, or it is another user's
+                    os.chmod(beside, stat.S_IMODE(path.stat().st_mode))
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(beside, path)
+            _force_names_to_disk(path.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
 
 
 def leftovers(path: Path) -> list[Path]:
-    """The unfinished files that processes left behind when they were killed while they replaced `path`."""
+    """The files that processes left behind when they were killed while they replaced `path`; they may be whole."""
     return list(path.parent.glob(f".{glob.escape(path.name[:40])}.*{_ENDING}"))
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the block names `path`: a full disk is noticed at a write, which knows no name."""
+    try:
+        yield
+    except OSError as error:
+        raise _about(path, error) from error
 
 
 def _about(path: Path, error: OSError) -> OSError:

@@ -19,10 +19,16 @@ class Log:
         self.private = private
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a line; it is on the disk when this returns. A line that a kill cut short is ended first."""
+        """Add a line; it is on the disk when this returns. A line that a kill cut short is ended first.
+
+        Raises OSError with the log's name where the disk does not take it.
+        """
         text = _line(record)
         mode = 0o600 if self.private else 0o666
-        with open(self.path, "ab+", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+        with (
+            files.naming(self.path),
+            open(self.path, "ab+", opener=lambda path, flags: os.open(path, flags, mode)) as file,
+        ):
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":

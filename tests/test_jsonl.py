@@ -1,5 +1,7 @@
 """The log of JSON objects: whole after a kill, private where it has to be, replaced in one step."""
 
+import errno
+import os
 import stat
 
 import pytest
@@ -34,6 +36,15 @@ def test_replacing_leaves_the_old_log_when_a_record_cannot_be_written(log):
     with pytest.raises(TypeError):
         log.replace([{"n": object()}])
     assert log.records() == [{"n": 1, "again": True}]
+
+
+def test_a_full_disk_names_the_log(log, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*log\.jsonl'"):
+        log.append({"n": 1})
 
 
 @pytest.mark.parametrize(("private", "mode"), [(True, 0o600), (False, 0o644)])

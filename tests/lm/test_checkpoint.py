@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -141,6 +144,80 @@ def test_a_kill_between_the_renames_leaves_a_good_one(path, monkeypatch, renames
     assert_loads(path, 2)
     save(path, state(4))
     assert_loads(path, 4)
+
+
+def test_a_damaged_file_never_takes_the_place_of_the_good_one_before_it(path, monkeypatch):
+    """Step 2 is damaged. A save that ends after its first rename must still leave step 1."""
+    flip_a_bit(path, 100)
+    usual = os.replace
+
+    def replace(source, target):
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        usual(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        save(path, state(3))
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match=r"using checkpoint\.previous\.pt"):
+        assert_loads(path, 1)
+    save(path, state(4))
+    assert_loads(path, 4)
+    assert_loads(previous(path), 1)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from moe_course.lm.training import checkpoint
+
+path, renames = Path(sys.argv[1]), int(sys.argv[2])
+usual = os.replace
+def replace(source, target):
+    global renames
+    if not renames:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renames -= 1
+    usual(source, target)
+os.replace = replace
+checkpoint.save(path, {"step": 3, "w": torch.full((50,), 3.0), "nested": {"betas": (0.9, 0.95), "name": "x"}})
+"""
+
+
+@pytest.mark.parametrize(("first", "renames"), [(True, 0), (False, 0), (False, 1)])
+def test_what_a_killed_process_had_written_in_full_is_found(tmp_path, first, renames):
+    """Also where it was the first checkpoint: nothing has its name then, yet there is one."""
+    path = tmp_path / "checkpoint.pt"
+    if not first:
+        save(path, state(1))
+        save(path, state(2))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(renames)], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert checkpoint.exists(path)
+    assert_loads(path, 3)
+    save(path, state(4))
+    assert_loads(path, 4)
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_half_a_file_of_a_killed_process_is_no_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save(path, state(1))
+    half = path.read_bytes()[:-7]
+    path.unlink()
+    (tmp_path / ".checkpoint.pt.0123.new").write_bytes(half)
+    assert not checkpoint.exists(path)
+    save(path, state(2))
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_what_an_older_kill_left_does_not_hide_a_newer_checkpoint(path):
+    left = path.with_name(".checkpoint.pt.0123.new")
+    left.write_bytes(previous(path).read_bytes())
+    os.utime(left, ns=(0, path.stat().st_mtime_ns - 1))
+    assert_loads(path, 2)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -233,7 +233,7 @@ class TestResume:
         assert killed.returncode == -signal.SIGKILL, killed.stderr
 
         path = tmp_path / "killed" / "checkpoint.pt"
-        assert checkpoint.load(path)["step"] == (4 if when == "in the middle of a step" else 2)
+        assert checkpoint.load(path)["step"] == 4, "the save was interrupted after its file was written"
         torch.manual_seed(12345)  # the random state of the process that resumes does not matter
         resumed = quietly(make("everything", seed=9), plan(log_every=1), batch, path.parent, resume=True)
         whole = quietly(make("everything"), plan(log_every=1), batch, tmp_path / "whole")

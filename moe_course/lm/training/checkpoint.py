@@ -1,11 +1,13 @@
 """Checkpoints that survive a kill at any moment, a full disk and a damaged file.
 
-A file is what torch.save writes, followed by its SHA-256. `moe_course.files` replaces the old one in one
-step and keeps it as the previous one.
+A file is what torch.save writes, followed by its SHA-256. `moe_course.files` replaces the old one in one step; if
+that is whole, it is kept as the previous one. A process that is killed between writing and replacing leaves the new
+checkpoint under another name: `load` finds it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import warnings
@@ -35,11 +37,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    for unfinished in files.leftovers(path):  # a checkpoint is large, and only one run writes here
-        unfinished.unlink(missing_ok=True)
-    with files.writing(path, keep=previous(path)) as file:
+    left = files.leftovers(path)  # only one run writes here
+    for unfinished in [file for file in left if not _whole(file)]:
+        unfinished.unlink(missing_ok=True)  # a checkpoint is large, and the new one needs room
+    keep = previous(path) if _whole(path) else None  # a damaged file must not take the place of a good one
+    with files.writing(path, keep=keep) as file:
         file.write(buffer.getbuffer())
         file.write(hashlib.sha256(buffer.getbuffer()).digest())
+    for older in left:
+        older.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -47,6 +53,9 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError if there is no checkpoint, and DamagedCheckpoint if all are damaged.
     """
+    for left in _unplaced(path):
+        with contextlib.suppress(FileNotFoundError):  # its writer lives and has placed it now
+            return _read(left)
     complaints = []
     for candidate in (path, previous(path)):
         try:
@@ -66,12 +75,31 @@ def load(path: Path) -> dict[str, Any]:
 
 def exists(path: Path) -> bool:
     """Whether there is a checkpoint to load; it may be damaged."""
-    return path.exists() or previous(path).exists()
+    return path.exists() or previous(path).exists() or bool(_unplaced(path))
 
 
 def _read(path: Path) -> dict[str, Any]:
+    return torch.load(io.BytesIO(_body(path)), map_location="cpu", weights_only=True)
+
+
+def _unplaced(path: Path) -> list[Path]:
+    """Whole checkpoints, newer than the one at `path`, whose writer was killed before it could put them there."""
+    since = path.stat().st_mtime_ns if path.exists() else 0
+    return [left for left in files.leftovers(path) if _whole(left) and left.stat().st_mtime_ns > since]
+
+
+def _whole(path: Path) -> bool:
+    try:
+        _body(path)
+    except (FileNotFoundError, DamagedCheckpoint):
+        return False
+    return True
+
+
+def _body(path: Path) -> memoryview:
+    """What torch.save wrote. Raises DamagedCheckpoint where it is something else."""
     content = path.read_bytes()
     body, digest = memoryview(content)[:-_DIGEST], content[-_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its {len(content):,} bytes do not match their SHA-256")
-    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    return body
