@@ -384,6 +384,9 @@ class TestStudy:
         assert runs["main-moe-1"].plan.seed == 1
         assert len({r.tokens for name, r in runs.items() if name.startswith("main")}) == 1
         for name, run in runs.items():
+            if name.startswith("change"):
+                changed = replace(run, name="moe", plan=replace(run.plan, seed=0))
+                assert (changed == runs["change-moe 0"]) == name.startswith("change-moe")
             if name.startswith("vary-moe"):
                 assert replace(run, plan=runs["vary-moe 0"].plan) == runs["vary-moe 0"]
             elif name.startswith("vary"):
@@ -393,7 +396,7 @@ class TestStudy:
 
     def test_records_are_of_the_runs_as_they_are_now(self):
         runs = study.recipes()
-        for kind in ("tune", "main", "clock", "vary"):
+        for kind in {name.partition("-")[0] for name in runs}:
             for name, record in study.recorded(kind).items():
                 assert Recipe.from_dict(record["recipe"]) == runs[name], name
 

@@ -16,9 +16,25 @@ def main():
     return study.by_arm(study.recorded("main").values())
 
 
+KINDS = ("tune", "main", "clock", "vary")
+DECIDING = ("rate", "whole", "arm", "time", "change")
+
+
 def test_every_run_has_its_record():
-    recorded = {name for kind in ("tune", "main", "clock", "vary") for name in study.recorded(kind)}
-    assert recorded == set(study.recipes())
+    """Of the first experiment; the one that shall decide is recorded as its runs end."""
+    recorded = {name for kind in KINDS for name in study.recorded(kind)}
+    assert recorded == set(study.recipes()) - set(study.deciding_recipes())
+
+
+def test_the_rates_are_those_that_the_registered_rule_chooses():
+    def loss(name):
+        return study.recorded(name.partition("-")[0])[name]["curve"][-1]["held_out_ce"]
+
+    for arm, rates in study.WHOLE_RATES.items():
+        best = min(study.MUON_RATES, key=lambda rate: loss(f"rate-{arm}-{rate:g}"))
+        assert rates == (best, best / 2)
+    for arm, rate in study.CHOSEN.items():
+        assert rate == min(study.WHOLE_RATES[arm], key=lambda rate: loss(f"whole-{arm}-{rate:g}"))
 
 
 def test_the_page_is_that_of_the_records():
@@ -26,7 +42,7 @@ def test_the_page_is_that_of_the_records():
 
 
 def test_all_runs_saw_one_text_and_seeds_their_own_batches(main):
-    records = [r for kind in ("tune", "main", "clock", "vary") for r in study.recorded(kind).values()]
+    records = [r for kind in (*KINDS, *DECIDING) for r in study.recorded(kind).values()]
     assert len({record["corpus"] for record in records}) == 1
     for results in main.values():
         assert [result["recipe"]["plan"]["seed"] for result in results] == [*study.SEEDS]

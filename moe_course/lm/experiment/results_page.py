@@ -23,6 +23,27 @@ each arm's learning rate, the loss measured on documents that no run has seen. C
 per byte.
 """
 
+REGISTERED = """## Registered before its runs: the experiment that shall decide
+
+The experiment above does not decide: with AdamW and three seeds the mixture's own seeds differ as much as the arms
+do. The next one is fixed here before its compared runs are done; its records appear beside the others as they come.
+
+- **Arms**: moe, dense-active and dense-total as above. Muon for the matrices (three Newton–Schulz iterations), AdamW
+  for embeddings (peak rate 0.01), routers and gains; {tokens:.1f}M tokens in {steps:,} steps of {batch} sequences.
+- **Rates**: each arm tries {rates} in {short:,} steps, then the best of them and half of it at full length, with seed
+  {seed}, which no comparison uses. The lower loss on the *validation* split decides.
+- **Compared**: five seeds ({seeds}), paired: on one seed all arms see the same batches. Reported are the mean of the
+  five differences in test CE, its 95 % interval (Student's t, four degrees of freedom) and each seed's sign.
+- **Better** means: the interval excludes 0 and all five signs agree. Anything else is reported as open.
+- **By the clock**: runs of their own, while nothing else runs. Dense-active's set the processor time; the other arms
+  get the same within 1 %, with a rate chosen for that length in the same way, and are judged by the same rule.
+- **One thing changed**: runs of {short:,} steps on seeds {three}, each against the plain mixture of the same seed;
+  the interval has two degrees of freedom, so only large effects can be told from none.
+- Whatever comes out is published here, and notebook 07 then says what this page says.
+
+Records so far: {done}.
+"""
+
 
 def markdown() -> str:
     """The whole page."""
@@ -37,7 +58,30 @@ def markdown() -> str:
         _domains(main),
         _clock(main, clock),
     ]
-    return "\n".join([*parts, _varied(vary)])
+    return "\n".join([*parts, _varied(vary), _registered()])
+
+
+def _registered() -> str:
+    runs = study.deciding_recipes()
+    first = next(iter(runs.values()))
+    kinds = list(dict.fromkeys(name.partition("-")[0] for name in runs))
+    counts = {kind: len(study.recorded(kind)) for kind in kinds}
+    return REGISTERED.format(
+        tokens=study.MUON_STEPS * first.batch_size * first.model.context / 1e6,
+        steps=study.MUON_STEPS,
+        batch=first.batch_size,
+        rates=_words(f"{rate:g}" for rate in study.MUON_RATES),
+        short=study.SHORT_STEPS,
+        seed=study.TUNING_SEED,
+        seeds=_words(map(str, study.FIVE_SEEDS)),
+        three=_words(map(str, study.SEEDS)),
+        done=", ".join(f"{count} of kind “{kind}”" for kind, count in counts.items() if count) or "none",
+    )
+
+
+def _words(items: Iterable[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}"
 
 
 def _setting(result: Result) -> str:

@@ -4,6 +4,10 @@ All runs use the "cpu" preset. First the learning rate of each arm is chosen, wi
 mixture is compared with a dense model of equal active and one of equal total parameters, on three seeds ("main"), and
 once more with as many steps as fit into the processor time of dense-active ("clock"). Last, in short runs, one thing
 at a time is changed in the mixture of the first seed ("vary"). A record is what `trial.run_recipe` returns.
+
+These were trained with AdamW on three seeds, and do not decide. The experiment that shall, registered in
+docs/results.md before its runs, is `deciding_recipes`: Muon, twice the tokens, five seeds, and its own kinds of runs
+("rate", "whole", "arm", "time", "change"). Until all are recorded, notebook 07 and the page rest on the first.
 """
 
 from __future__ import annotations
@@ -33,9 +37,111 @@ SHORT_RATE = 6e-3
 CLOCK_STEPS = 830
 """So many steps of the mixture take no more processor time than all steps of dense-active."""
 
+MUON_RATES = (3e-3, 6e-3, 1.2e-2)
+MUON_STEPS, SHORT_STEPS, TUNING_SEED = 1000, 250, 100
+FIVE_SEEDS = (0, 1, 2, 3, 4)
+WHOLE_RATES: dict[str, tuple[float, float]] = {}
+"""What each arm tries at full length: the best of its short runs, and half of it."""
+CHOSEN: dict[str, float] = {}
+"""The rate of each arm: the one of WHOLE_RATES with the lower validation loss."""
+EQUAL_TIME_STEPS: dict[str, int] = {}
+"""So many steps take the processor time of dense-active's MUON_STEPS, which are here as well."""
+CHOSEN_FOR_TIME: dict[str, float] = {}
+
 
 def recipes() -> dict[str, Recipe]:
-    """The recipe of every run of the experiment by the run's name, in the order in which they are done."""
+    """The recipe of every run of both experiments by the run's name, in the order in which they are done."""
+    return _first_recipes() | deciding_recipes()
+
+
+def deciding_recipes() -> dict[str, Recipe]:
+    """The runs of the experiment that shall decide.
+
+    First each arm's peak rate is chosen by the loss on the validation split, with a seed that no comparison uses:
+    three rates in short runs ("rate"), then at full length the best of them and half of it ("whole"). Then the arms
+    are compared on five seeds ("arm"), and in equal processor time, that of dense-active, for which the other arms
+    choose again between the same two rates ("time"). Last, one thing at a time is changed in short runs of the
+    mixture on three seeds ("change"). What follows from earlier runs, and is not decided yet, is missing.
+    """
+    rate = {
+        f"rate-{arm}-{rate:g}": _muon(arm, TUNING_SEED, rate, SHORT_STEPS)
+        for rate in MUON_RATES
+        for arm in ARMS
+    }
+    whole = {
+        f"whole-{arm}-{rate:g}": _muon(arm, TUNING_SEED, rate, MUON_STEPS)
+        for arm, rates in WHOLE_RATES.items()
+        for rate in rates
+    }
+    arm = {
+        f"arm-{arm}-{seed}": _muon(arm, seed, CHOSEN[arm], MUON_STEPS)
+        for seed in FIVE_SEEDS
+        for arm in CHOSEN
+    }
+    time = {
+        f"time-{arm}-{TUNING_SEED}-{rate:g}": replace(
+            _muon(arm, TUNING_SEED, rate, steps), name=f"{arm} by the clock"
+        )
+        for arm, steps in EQUAL_TIME_STEPS.items()
+        for rate in WHOLE_RATES[arm]
+    }
+    time |= {
+        f"time-{arm}-{seed}": replace(
+            _muon(arm, seed, rate, EQUAL_TIME_STEPS[arm]), name=f"{arm} by the clock"
+        )
+        for seed in FIVE_SEEDS
+        for arm, rate in CHOSEN_FOR_TIME.items()
+    }
+    change = {
+        f"change-{name} {seed}": replace(changed, name=name, plan=replace(changed.plan, seed=seed))
+        for seed in SEEDS
+        for name, changed in _changed().items()
+    }
+    return rate | whole | arm | time | change
+
+
+def _muon(arm: str, seed: int, rate: float, steps: int) -> Recipe:
+    base = recipe("cpu", arm, seed)
+    plan = replace(base.plan, steps=steps, peak=rate, floor=rate / 10, optimizer="muon")
+    return replace(base, batch_size=32, plan=replace(plan, muon_iterations=3, embedding_peak=1e-2))
+
+
+def _changed() -> dict[str, Recipe]:
+    """Short runs of the mixture at its best short rate: unchanged, and with one thing changed.
+
+    d_ff stays the same unless it is the thing that is changed, so a larger top-k means more compute.
+    """
+    if not WHOLE_RATES:
+        return {}
+    base = _muon("moe", 0, WHOLE_RATES["moe"][0], SHORT_STEPS)
+    assert isinstance(base.model.ffn, MoEConfig)
+    ffn, width = base.model.ffn, base.model.ffn.d_ff
+
+    def moe(**changes: Any) -> Recipe:
+        return replace(base, model=replace(base.model, ffn=replace(ffn, **changes)))
+
+    unbalanced = replace(base.plan, lb_weight=0.0)
+    return {
+        "moe": base,
+        "dense-active": _muon("dense-active", 0, WHOLE_RATES["dense-active"][0], SHORT_STEPS),
+        "2 experts": moe(num_experts=2),
+        "4 experts": moe(num_experts=4),
+        "16 experts": moe(num_experts=16),
+        "top-1": moe(top_k=1, renormalize=False),
+        "top-4": moe(top_k=4),
+        "16 half experts, top-4": moe(num_experts=16, top_k=4, d_ff=width // 2),
+        "15 half experts, top-3, one shared": moe(
+            num_experts=15, top_k=3, d_ff=width // 2, num_shared=1, d_ff_shared=width // 2
+        ),
+        "capacity factor 1": moe(capacity_factor=1.0),
+        "no balancing": replace(base, plan=unbalanced),
+        "bias instead of loss": replace(moe(bias_rate=1e-3), plan=unbalanced),
+        "frozen routing": replace(base, frozen=("router",)),
+        "AdamW": replace(base, plan=replace(base.plan, optimizer="adamw")),
+    }
+
+
+def _first_recipes() -> dict[str, Recipe]:
     tune = {f"tune-{arm}-{rate:g}": _tuning(arm, rate) for rate in RATES for arm in ARMS}
     tune |= {f"tune-whole-{arm}-0.006": _whole(arm, seed=0) for arm in ARMS}
     tune |= {f"tune-whole-moe-0.006-{seed}": _whole("moe", seed) for seed in SEEDS[1:]}
@@ -121,7 +227,7 @@ def run_missing(
 
 
 def recorded(kind: str, folder: Path = RECORDED) -> dict[str, dict[str, Any]]:
-    """The records of "tune", "main", "clock" or "vary" by name, in the order of `recipes`; only what is done."""
+    """The records of a kind, "main" say, by name, in the order of `recipes`; only what is done."""
     names = [name for name in recipes() if name.startswith(f"{kind}-") and (folder / f"{name}.json").exists()]
     return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
 
