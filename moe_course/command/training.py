@@ -69,8 +69,14 @@ def _train(args: argparse.Namespace) -> int:
 
     from moe_course.lm.experiment import trial
     from moe_course.lm.experiment.recipe import PRESETS, recipe, with_settings
-    from moe_course.lm.training import costs, parallel
+    from moe_course.lm.training import checkpoint, costs, parallel, run_folder
 
+    if not args.resume:
+        run_folder.need_room(args.out)
+    elif not checkpoint.exists(args.out / run_folder.CHECKPOINT):
+        raise ValueError(
+            f"{args.out} holds no checkpoint to go on from: is the name right? --resume begins no run"
+        )
     device = parallel.start(args.device)
     if args.preset not in PRESETS:
         raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")

@@ -186,6 +186,7 @@ def _is_of(folder: Path, chosen: recipe.Recipe, text: trial.Text) -> bool:
     """Whether the run in a folder, finished or not, has this recipe and this text."""
     try:
         same_text = trial.read_tokenizer(folder).to_json() == text.tokenizer.to_json()
+        same_text &= trial.corpus_of(folder) in (None, text.corpus.fingerprint)
         if (folder / trial.RESULT).exists():
             same_text &= trial.read_result(folder)["corpus"] == text.corpus.fingerprint
         return same_text and trial.read_recipe(folder) == chosen

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -310,6 +311,66 @@ class TestRun:
         again = trial.run_recipe(chosen, tmp_path / "run", resume=True, progress=False)
         assert again["ce"] == first["ce"]
 
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"name": "another"}, "name = 'dense-active', this one 'another'"),
+            ({"level": "char"}, "level = 'bpe', this one 'char'"),
+            ({"batch_size": 2}, "batch_size = 4, this one 2"),
+            ({"frozen": ("router",)}, r"frozen = \(\), this one \('router',\)"),
+        ],
+    )
+    def test_another_recipe_does_not_go_on(self, poem, tmp_path, change, said):
+        chosen = recipe.recipe("tiny", "dense-active", data=poem, vocab_size=VOCABULARY)
+        text = trial.Text.of(poem, vocab_size=VOCABULARY)
+        trial.run_recipe(chosen, tmp_path / "run", progress=False, text=text)
+        before = contents(tmp_path / "run")
+        changed = replace(chosen, **change)
+        with pytest.raises(ValueError, match=said):
+            trial.run_recipe(changed, tmp_path / "run", resume=True, progress=False, text=text)
+        assert contents(tmp_path / "run") == before
+
+    def test_another_text_does_not_go_on_even_with_the_same_tokens(self, poem, tmp_path):
+        """The file is written anew with its words in another order: the same alphabet, so the same tokenizer."""
+        text = trial.Text.of(poem, level="char")
+        sizes = {"data": poem, "level": "char", "vocab_size": text.tokenizer.vocab_size}
+        chosen = recipe.recipe("tiny", "dense-active", **sizes)
+        trial.run_recipe(chosen, tmp_path / "run", progress=False, text=text)
+        path = Path(poem.removeprefix("text:"))
+        path.write_text(path.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+        assert trial.Text.of(poem, level="char").tokenizer.to_json() == text.tokenizer.to_json()
+        with pytest.raises(ValueError, match="begun on another text"):
+            trial.run_recipe(chosen, tmp_path / "run", resume=True, progress=False)
+
+    def test_a_folder_holds_one_run(self, poem, tmp_path, capsys):
+        """Whatever is mistyped, what is in the folder stays as it was."""
+        out = tmp_path / "run"
+        command = ["train", "--preset", "tiny", "--data", poem, "--steps", "6", "--device", "cpu", "--out"]
+        assert main([*command, str(tmp_path / "typo"), "--resume"]) == 2
+        assert "holds no checkpoint to go on from" in capsys.readouterr().err
+        assert not (tmp_path / "typo").exists()
+        assert main([*command, str(out)]) == 0
+        before = contents(out)
+        for mistake in (
+            [],
+            ["--resume", "--model", "dense-active"],
+            ["--resume", "--set", "peak=0.5"],
+            ["--resume", "--set", "peek=0.5"],
+            ["--resume", "--seed", "1"],
+            ["--resume", "--level", "char"],
+        ):
+            assert main([*command, str(out), *mistake]) == 2, mistake
+            assert contents(out) == before, mistake
+        assert main([*command, str(out), "--resume"]) == 0
+
+    def test_a_tokenizer_of_another_run_is_noticed(self, poem, tmp_path, capsys):
+        for level in ("char", "bpe"):
+            command = ["train", "--preset", "tiny", "--data", poem, "--steps", "6", "--level", level]
+            assert main([*command, "--device", "cpu", "--out", str(tmp_path / level)]) == 0
+        (tmp_path / "char" / "tokenizer.json").write_bytes((tmp_path / "bpe" / "tokenizer.json").read_bytes())
+        assert main(["sample", str(tmp_path / "char")]) == 2
+        assert "tokenizer.json does not belong to the checkpoint" in capsys.readouterr().err
+
     def test_the_wrong_vocabulary_is_named(self, poem, tmp_path):
         text = trial.Text.of(poem, vocab_size=270)
         with pytest.raises(ValueError, match="280, the tokenizer one of 270"):
@@ -415,6 +476,11 @@ class TestStudy:
         assert json.loads((tmp_path / "records" / "main-moe-0.json").read_text()) == {"ce": 1.0}
         with pytest.raises(ValueError, match="'main-moe-9'"):
             study.run_missing(["main-moe-9"], tmp_path / "runs", tmp_path / "records")
+
+
+def contents(folder):
+    """Every file of a folder, without the lock."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def make_model(chosen):

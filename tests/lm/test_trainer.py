@@ -269,6 +269,61 @@ class TestResume:
         with pytest.raises(FileExistsError, match="holds a run: resume it, or choose another folder"):
             quietly(make("moe"), plan(), batch, tmp_path)
 
+    def test_a_result_without_its_checkpoint_is_not_mixed_with_a_new_run(self, tmp_path):
+        (tmp_path / "result.json").write_text("{}")
+        for resume in (False, True):
+            with pytest.raises(FileExistsError, match="the result of a run without its checkpoint"):
+                quietly(make("moe"), plan(), batch, tmp_path, resume=resume)
+
+    def test_two_processes_do_not_train_in_one_folder(self, tmp_path):
+        def second(step):
+            quietly(make("dense"), plan(), batch, tmp_path)
+
+        with pytest.raises(ValueError, match=f"another process is training in {tmp_path}"):
+            quietly(make("moe"), plan(), second, tmp_path)
+        quietly(make("moe"), plan(), batch, tmp_path)
+
+    def test_papers_are_written_when_the_first_step_is_done_and_belong_to_the_checkpoint(self, tmp_path):
+        papers = {"recipe.json": '{"name": "größer"}', "tokenizer.json": "{}"}
+
+        def look(step):
+            assert (tmp_path / "recipe.json").exists() == (step > 0)
+            return batch(step)
+
+        quietly(make("moe"), plan(), look, tmp_path, papers=papers)
+        assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in papers} == papers
+        quietly(
+            make("moe"), plan(save_every=1), batch, tmp_path, resume=True, papers={"recipe.json": "later"}
+        )
+        assert (tmp_path / "recipe.json").read_text(encoding="utf-8") == papers["recipe.json"]
+        load_model(tmp_path)
+
+        (tmp_path / "tokenizer.json").write_text("{ }")
+        with pytest.raises(ValueError, match=r"tokenizer\.json does not belong to the checkpoint"):
+            load_model(tmp_path)
+        (tmp_path / "tokenizer.json").unlink()
+        with pytest.raises(ValueError, match=r"tokenizer\.json is missing"):
+            quietly(make("moe"), plan(), batch, tmp_path, resume=True)
+
+    def test_a_resumed_run_still_knows_its_papers(self, tmp_path):
+        def stop(step):
+            if step == 3:
+                raise RuntimeError
+            return batch(step)
+
+        with pytest.raises(RuntimeError):
+            quietly(make("moe"), plan(), stop, tmp_path, papers={"recipe.json": "one"})
+        quietly(make("moe"), plan(), batch, tmp_path, resume=True, papers={"recipe.json": "one"})
+        (tmp_path / "recipe.json").write_text("another")
+        with pytest.raises(ValueError, match=r"recipe\.json does not belong"):
+            load_model(tmp_path)
+
+    def test_a_failed_start_leaves_no_papers(self, tmp_path):
+        with pytest.raises(ValueError, match="does not divide"):
+            quietly(make("moe"), plan(accumulate=3), batch, tmp_path, papers={"recipe.json": "{}"})
+        assert not (tmp_path / "recipe.json").exists()
+        quietly(make("moe"), plan(), batch, tmp_path, papers={"recipe.json": "{}"})
+
     def test_another_plan_or_model_is_refused(self, tmp_path):
         quietly(make("moe"), plan(), batch, tmp_path)
         with pytest.raises(ValueError, match=r"the run's plan has peak = 0\.01, this one has 0\.02"):

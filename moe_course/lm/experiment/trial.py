@@ -1,7 +1,8 @@
 """From a recipe to a result: train a model, measure it, and keep model and result in a folder.
 
-Beside the files of `moe_course.lm.training.run_folder` the folder holds `recipe.json`, `tokenizer.json` and, once the
-run has ended, `result.json`: the curve, the losses by domain, the recall, and the machine on which it was measured.
+Beside the files of `moe_course.lm.training.run_folder` the folder holds `recipe.json`, with the fingerprint of the
+corpus, `tokenizer.json` and, once the run has ended, `result.json`: the curve, the losses by domain, the recall, and
+the machine on which it was measured.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from moe_course.lm.experiment.measure import loss_by_domain, recall
 from moe_course.lm.experiment.recipe import Recipe
 from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training import checkpoint, costs, parallel
-from moe_course.lm.training.run_folder import CHECKPOINT, LOG
+from moe_course.lm.training.run_folder import CHECKPOINT, LOG, RESULT
 from moe_course.lm.training.trainer import Watch, train
 from moe_course.moe.layer import MoELayer
 from moe_course.tables import text_table
 
-RECIPE, TOKENIZER, RESULT = "recipe.json", "tokenizer.json", "result.json"
+RECIPE, TOKENIZER = "recipe.json", "tokenizer.json"
 CURVE = ("step", "ce", "held_out_ce", "seconds", "cpu_seconds", "lb_loss", "drop_rate", "load_LE")
 
 
@@ -107,20 +108,17 @@ def run_recipe(
     model = Transformer(recipe.model, torch.Generator().manual_seed(seed), moe_layer).to(device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.endswith(recipe.frozen))
-    first = parallel.rank_and_size()[0] == 0
-    if checkpoint.exists(folder / CHECKPOINT):
-        if resume:
-            _need_same(folder, recipe, text)
-    elif first:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / RECIPE, recipe.to_dict())
-        files.write(folder / TOKENIZER, text.tokenizer.to_json())
-    train(
-        model, recipe.plan, text.batch(recipe), folder, text.held_out(recipe), resume, progress, watch=watch
-    )
+    if resume and checkpoint.exists(folder / CHECKPOINT):
+        _need_same(folder, recipe, text)
+    papers = {
+        RECIPE: _json(recipe.to_dict() | {"corpus": text.corpus.fingerprint}),
+        TOKENIZER: text.tokenizer.to_json(),
+    }
+    batch, held_out = text.batch(recipe), text.held_out(recipe)
+    train(model, recipe.plan, batch, folder, held_out, resume, progress, watch, papers)
     result = measure(model, recipe, text) | {"curve": curve(folder)}
-    if first:
-        _write(folder / RESULT, result)
+    if parallel.rank_and_size()[0] == 0:
+        files.write(folder / RESULT, _json(result))
     return result
 
 
@@ -130,7 +128,8 @@ def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
     for name in ("name", "data", "level", "batch_size", "frozen"):
         if before[name] != now[name]:
             raise ValueError(f"the run in {folder} has {name} = {before[name]!r}, this one {now[name]!r}")
-    if read_tokenizer(folder).to_json() != text.tokenizer.to_json():
+    same_tokens = read_tokenizer(folder).to_json() == text.tokenizer.to_json()
+    if not same_tokens or corpus_of(folder) not in (None, text.corpus.fingerprint):
         raise ValueError(f"the run in {folder} was begun on another text: {recipe.data!r} has changed since")
 
 
@@ -201,9 +200,16 @@ def machine() -> dict[str, Any]:
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run. Raises ValueError if the folder holds no run."""
     try:
-        return Recipe.from_dict(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
+        plain = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no run: there is no {RECIPE} in it") from None
+    return Recipe.from_dict({name: value for name, value in plain.items() if name != "corpus"})
+
+
+def corpus_of(folder: Path) -> str | None:
+    """The fingerprint of the corpus on which a run was begun; None for runs of versions that did not keep it."""
+    fingerprint: str | None = json.loads((folder / RECIPE).read_text(encoding="utf-8")).get("corpus")
+    return fingerprint
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -224,5 +230,5 @@ def _short(value: Any) -> Any:
     return round(value, 5) if isinstance(value, float) else value
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    files.write(path, json.dumps(content, indent=1) + "\n")
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"

@@ -1,46 +1,100 @@
-"""The folder of a training run: `checkpoint.pt`, the one before it as `checkpoint.previous.pt`, and `log.jsonl`."""
+"""The folder of a training run: `checkpoint.pt`, the one before it as `checkpoint.previous.pt`, and `log.jsonl`.
+
+Beside them lie the run's papers: files that say what it is, such as its recipe and its tokenizer. They are written
+once, after the first step, and each checkpoint holds their SHA-256, so a file of another run is noticed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from moe_course import files
 from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import LMConfig, TrainConfig
 from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training import checkpoint, parallel
 from moe_course.lm.training.step import Optimizer
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+CHECKPOINT, LOG, RESULT = "checkpoint.pt", "log.jsonl", "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run goes on: the first step to do, `Clock.spent` up to there, and the SHA-256 of its papers by name."""
+
+    step: int = 0
+    spent: tuple[float, float] = (0.0, 0.0)
+    papers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_model(folder: Path) -> Transformer:
-    """The model of a run as it was last saved, on the CPU and in evaluation mode. Errors as in `checkpoint.load`."""
+    """The model of a run as it was last saved, on the CPU and in evaluation mode.
+
+    Raises ValueError if a paper in the folder is not the run's; further errors as in `checkpoint.load`.
+    """
     state = checkpoint.load(folder / CHECKPOINT)
+    _need_papers(folder, state)
     model = Transformer(LMConfig.from_dict(state["config"]))
     model.load_state_dict(state["model"])
     return model.eval()
 
 
-def begin(
-    folder: Path, model: Transformer, optimizer: Optimizer, plan: TrainConfig, resume: bool
-) -> tuple[int, tuple[float, float]]:
-    """Make the folder, or load the checkpoint in it. Returns the first step to do, and `Clock.spent` up to there."""
-    if not checkpoint.exists(folder / CHECKPOINT):
-        folder.mkdir(parents=True, exist_ok=True)
-        _cut_log(folder, step=0)  # what a run logged that was stopped before its first checkpoint
-        return 0, (0.0, 0.0)
-    if not resume:
+def need_room(folder: Path) -> None:
+    """Raise FileExistsError if the folder holds a run, or the result of one whose checkpoints were deleted."""
+    if checkpoint.exists(folder / CHECKPOINT):
         raise FileExistsError(f"{folder} holds a run: resume it, or choose another folder")
+    if (folder / RESULT).exists():
+        raise FileExistsError(
+            f"{folder} holds the result of a run without its checkpoint: choose another folder"
+        )
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep it for this process; ValueError if another one is training in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
+    if parallel.rank_and_size()[0] == 0:
+        try:
+            with contextlib.suppress(NotImplementedError):  # a file system without locks
+                lock.acquire()
+        except Timeout:
+            raise ValueError(f"another process is training in {folder}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(folder: Path, model: Transformer, optimizer: Optimizer, plan: TrainConfig, resume: bool) -> Start:
+    """Load the checkpoint in the folder, if there is one. Errors as in `train`."""
+    if not resume or not checkpoint.exists(folder / CHECKPOINT):
+        need_room(folder)
+        _cut_log(folder, step=0)  # what a run logged that was stopped before its first checkpoint
+        return Start()
     state = checkpoint.load(folder / CHECKPOINT)
+    _need_papers(folder, state)
     _need_same("config", state["config"], model.config.to_dict())
     _need_same("plan", state["plan"], dataclasses.asdict(plan))
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     _cut_log(folder, state["step"])
-    return state["step"], tuple(state["spent"])
+    return Start(state["step"], tuple(state["spent"]), state.get("papers", {}))
+
+
+def write_papers(folder: Path, papers: Mapping[str, str]) -> dict[str, str]:
+    """Write the files that say what the run is, texts by name. Returns the SHA-256 of each, for `save`."""
+    for name, text in papers.items():
+        files.write(folder / name, text)
+    return {name: _sha256(text.encode("utf-8")) for name, text in papers.items()}
 
 
 def save(
@@ -48,14 +102,14 @@ def save(
     model: Transformer,
     optimizer: Optimizer,
     plan: TrainConfig,
-    step: int,
-    spent: tuple[float, float],
+    start: Start,
     must: bool,
 ) -> None:
-    """Write a checkpoint after `step` steps. If the disk does not take it, raise if it `must`, else warn."""
+    """Write a checkpoint from which `start` goes on. If the disk does not take it, raise if it `must`, else warn."""
     state = {
-        "step": step,
-        "spent": spent,
+        "step": start.step,
+        "spent": start.spent,
+        "papers": dict(start.papers),
         "config": model.config.to_dict(),
         "plan": dataclasses.asdict(plan),
         "model": model.state_dict(),
@@ -66,7 +120,7 @@ def save(
     except OSError as error:
         if must:
             raise
-        warnings.warn(f"no checkpoint at step {step}: {error}; the run goes on", stacklevel=3)
+        warnings.warn(f"no checkpoint at step {start.step}: {error}; the run goes on", stacklevel=3)
 
 
 def _cut_log(folder: Path, step: int) -> None:
@@ -74,6 +128,23 @@ def _cut_log(folder: Path, step: int) -> None:
     if parallel.rank_and_size()[0] == 0:
         log = Log(folder / LOG)
         log.replace([record for record in log.records() if record["step"] < step])
+
+
+def _need_papers(folder: Path, state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless each paper of the checkpoint's run is in the folder as it was written."""
+    for name, digest in state.get("papers", {}).items():
+        try:
+            found = _sha256((folder / name).read_bytes())
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder / name} is missing: it belongs to the checkpoint in the folder"
+            ) from None
+        if found != digest:
+            raise ValueError(f"{folder / name} does not belong to the checkpoint in the folder")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _need_same(what: str, saved: dict[str, Any], now: dict[str, Any]) -> None:

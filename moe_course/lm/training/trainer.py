@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import TrainConfig
 from moe_course.lm.model.transformer import Transformer, evaluating
-from moe_course.lm.training import checkpoint, costs, parallel
+from moe_course.lm.training import checkpoint, costs, parallel, run_folder
 from moe_course.lm.training.interrupt import interrupts_wait
 from moe_course.lm.training.objective import cross_entropy
-from moe_course.lm.training.run_folder import CHECKPOINT, LOG, begin, save
+from moe_course.lm.training.run_folder import CHECKPOINT, LOG
 from moe_course.lm.training.step import (
     BatchStatistics,
     Optimizer,
@@ -53,59 +53,72 @@ def train(
     resume: bool = False,
     progress: bool = True,
     watch: Watch | None = None,
+    papers: Mapping[str, str] | None = None,
 ) -> None:
     """Train `model` in place, on the device where it is, and leave it at its last step.
 
     batch(step): the tokens_BS1 of that step for all processes together, the same each time it is called. held_out:
     batches tokens_BS1 to evaluate on. folder: the folder to write to, the same for all processes. resume: go on
-    from its checkpoint, if there is one. watch(record, model): called after each line of the log.
+    from its checkpoint, if there is one. watch(record, model): called after each line of the log. papers: texts by
+    file name that say what the run is; written when the first step has succeeded, checked when the run is resumed.
 
     When it is interrupted (Ctrl-C, the stop button), it ends the step, saves a checkpoint, and raises
     KeyboardInterrupt; a second interrupt takes effect at once.
-    Raises FileExistsError where the folder holds a run and resume is False; FloatingPointError, naming the step and
-    the last checkpoint, where loss or gradient is not finite; the model then has the weights from before that step.
+    Raises FileExistsError where the folder holds a run and resume is False; ValueError where it holds another one,
+    or where another process is training in it; FloatingPointError, naming the step and the last checkpoint, where
+    loss or gradient is not finite; the model then has the weights from before that step.
     """
-    first = parallel.rank_and_size()[0] == 0
-    optimizer = make_optimizer(model, plan)
-    start, spent = begin(folder, model, optimizer, plan, resume)
-    parallel.same_start(model)
-    compute: Any = torch.compile(model) if plan.compile else model
-    model.train()
+    with run_folder.alone(folder):
+        first = parallel.rank_and_size()[0] == 0
+        optimizer = make_optimizer(model, plan)
+        start = run_folder.begin(folder, model, optimizer, plan, resume)
+        digests = start.papers
+        parallel.same_start(model)
+        compute: Any = torch.compile(model) if plan.compile else model
+        model.train()
 
-    bar = tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not (progress and first))
-    clock, log = Clock(*spent), Log(folder / LOG)
-    rates = _rates(model, plan)
-    with interrupts_wait() as interrupted:
-        for step in bar:
-            clock.start()
-            tokens_BS1 = batch(step)
-            torch.manual_seed(_seed(plan.seed, step))
-            rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
-            numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
-            clock.stop(tokens_BS1[:, 1:].numel())
-            _stop_unless_finite(numbers, step, folder)
-            bar.set_postfix_str(f"loss {numbers['ce']:.4f}")
+        bar = tqdm(
+            range(start.step, plan.steps),
+            initial=start.step,
+            total=plan.steps,
+            disable=not (progress and first),
+        )
+        clock, log = Clock(*start.spent), Log(folder / LOG)
+        rates = _rates(model, plan)
+        with interrupts_wait() as interrupted:
+            for step in bar:
+                clock.start()
+                tokens_BS1 = batch(step)
+                torch.manual_seed(_seed(plan.seed, step))
+                rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
+                numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
+                clock.stop(tokens_BS1[:, 1:].numel())
+                _stop_unless_finite(numbers, step, folder)
+                bar.set_postfix_str(f"loss {numbers['ce']:.4f}")
+                if first and step == 0:
+                    digests = run_folder.write_papers(folder, papers or {})
 
-            last = step == plan.steps - 1
-            record: dict[str, Any] = {"step": step, "learning_rate": rate, **numbers}
-            logs, evaluates, saves = (
-                last or (step + 1) % every == 0
-                for every in (plan.log_every, plan.eval_every, plan.save_every)
-            )
-            if logs:
-                speed = clock.read()
-                record |= {"load_LE": [_shares(counts_E) for counts_E in counts_LE], **speed}
-                record |= rates(speed["tokens_per_second"])
-            if evaluates and held_out:
-                record["held_out_ce"] = evaluate(model, held_out)
-            if first and (logs or (evaluates and held_out)):
-                log.append(record)
-                if watch is not None:
-                    watch(record, model)
-            if first and (saves or interrupted()):
-                save(folder, model, optimizer, plan, step + 1, clock.spent, must=last or interrupted())
-            if interrupted() and not last:
-                raise KeyboardInterrupt(f"stopped after step {step}; resume goes on from there")
+                last = step == plan.steps - 1
+                record: dict[str, Any] = {"step": step, "learning_rate": rate, **numbers}
+                logs, evaluates, saves = (
+                    last or (step + 1) % every == 0
+                    for every in (plan.log_every, plan.eval_every, plan.save_every)
+                )
+                if logs:
+                    speed = clock.read()
+                    record |= {"load_LE": [_shares(counts_E) for counts_E in counts_LE], **speed}
+                    record |= rates(speed["tokens_per_second"])
+                if evaluates and held_out:
+                    record["held_out_ce"] = evaluate(model, held_out)
+                if first and (logs or (evaluates and held_out)):
+                    log.append(record)
+                    if watch is not None:
+                        watch(record, model)
+                if first and (saves or interrupted()):
+                    reached = run_folder.Start(step + 1, clock.spent, digests)
+                    run_folder.save(folder, model, optimizer, plan, reached, must=last or interrupted())
+                if interrupted() and not last:
+                    raise KeyboardInterrupt(f"stopped after step {step}; resume goes on from there")
 
 
 def update(
