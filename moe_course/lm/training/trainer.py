@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import TrainConfig
@@ -39,6 +38,7 @@ from moe_course.lm.training.step import (
     make_optimizer,
 )
 from moe_course.moe.layer import MoELayer
+from moe_course.progress import Progress
 
 Batch = Callable[[int], Tensor]
 Watch = Callable[[dict[str, Any], Transformer], None]
@@ -59,8 +59,9 @@ def train(
 
     batch(step): the tokens_BS1 of that step for all processes together, the same each time it is called. held_out:
     batches tokens_BS1 to evaluate on. folder: the folder to write to, the same for all processes. resume: go on
-    from its checkpoint, if there is one. watch(record, model): called after each line of the log. papers: texts by
-    file name that say what the run is; written when the first step has succeeded, checked when the run is resumed.
+    from its checkpoint, if there is one. progress: show on stderr how far it is. watch(record, model): called after
+    each line of the log. papers: texts by file name that say what the run is; written when the first step has
+    succeeded, checked when the run is resumed.
 
     When it is interrupted (Ctrl-C, the stop button), it ends the step, saves a checkpoint, and raises
     KeyboardInterrupt; a second interrupt takes effect at once.
@@ -77,16 +78,11 @@ def train(
         compute: Any = torch.compile(model) if plan.compile else model
         model.train()
 
-        bar = tqdm(
-            range(start.step, plan.steps),
-            initial=start.step,
-            total=plan.steps,
-            disable=not (progress and first),
-        )
         clock, log = Clock(*start.spent), Log(folder / LOG)
         rates = _rates(model, plan)
-        with interrupts_wait() as interrupted:
-            for step in bar:
+        shown = Progress("trained", plan.steps, "steps", start.step, shown=progress and first)
+        with interrupts_wait() as interrupted, shown:
+            for step in range(start.step, plan.steps):
                 clock.start()
                 tokens_BS1 = batch(step)
                 torch.manual_seed(_seed(plan.seed, step))
@@ -94,7 +90,7 @@ def train(
                 numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
                 clock.stop(tokens_BS1[:, 1:].numel())
                 _stop_unless_finite(numbers, step, folder)
-                bar.set_postfix_str(f"loss {numbers['ce']:.4f}")
+                shown.add(note=f"loss {numbers['ce']:.4f}")
                 if first and step == 0:
                     digests = run_folder.write_papers(folder, papers or {})
 
