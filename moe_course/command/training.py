@@ -53,7 +53,7 @@ def add_commands(command: Adder) -> None:
     bench.add_argument("--preset", default="cpu", metavar="NAME", help="train: cpu, t4 or h100")
     bench.add_argument("--device", metavar="NAME", help="train: default as for `train`")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="layer: 1 2")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="layer: write every timing there, too")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="layer: write all figures there, too")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default 5)")
 
     results = command("results", _results, "do the runs of the experiment that have no record yet")
@@ -147,14 +147,20 @@ def _bench(args: argparse.Namespace) -> int:
 def _bench_layer(args: argparse.Namespace) -> int:
     import json
 
-    from moe_course.moe import bench
+    from moe_course.moe import bench, memory
 
     if min(args.threads) < 1:
         raise ValueError(f"--threads takes numbers from 1, got {min(args.threads)}")
     timings = bench.bench(threads=args.threads, rounds=args.rounds)
-    print(bench.table(timings))
+    print(bench.table(timings), end="\n\n")
+    sizes = memory.measure()
+    print(memory.table(sizes))
     if args.json:
-        plain = [timing.to_dict() for timing in timings]
+        plain = {
+            "timings": [timing.to_dict() for timing in timings],
+            "memory": [size.to_dict() for size in sizes],
+            "exponents": memory.exponents(sizes),
+        }
         args.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     return 0
 

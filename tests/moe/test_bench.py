@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from moe_course.command.cli import main
-from moe_course.moe import bench
+from moe_course.moe import bench, memory
 
 SMALL = (16, 24, 4, 2, 40)
 
@@ -50,14 +50,23 @@ def test_a_contender_that_computes_something_else_stops_the_measurement():
 def test_the_command_prints_a_table_and_writes_json(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "SHAPES", (SMALL,))
     monkeypatch.setattr(bench.bench, "__defaults__", ((SMALL,), (1, 2), 15))
+    monkeypatch.setattr(
+        memory.measure, "__defaults__", (((8, 16), (4, 8), (1, 2)), (8, 8), ("sorted", "fused"))
+    )
     file = tmp_path / "layer.json"
     assert main(["bench", "layer", "--threads", "1", "--rounds", "1", "--json", str(file)]) == 0
     said = capsys.readouterr().out
     assert "d_model 16, d_ff 24, 4 experts, top-2, 40 tokens, 1 thread\n" in said
-    assert [line.split()[0] for line in said.splitlines()[2:]] == [
+    timed, counted = said.split("\n\n")
+    assert [line.split()[0] for line in timed.splitlines()[2:]] == [
         *[bench.DENSE, *bench.WAYS],
         *["transformers"] * 2,
     ]
-    assert [timing["name"] for timing in json.loads(file.read_text())][:2] == ["dense", "sorted"]
+    assert counted.startswith("memory with 16 tokens, 8 experts, top-2")
+    assert [line.split()[0] for line in counted.splitlines()[2:]] == ["sorted", "fused"]
+    figures = json.loads(file.read_text())
+    assert [timing["name"] for timing in figures["timings"]][:2] == ["dense", "sorted"]
+    assert len(figures["memory"]) == 16
+    assert figures["exponents"]["fused"]["kept"]["t"] == pytest.approx(1)
     assert main(["bench", "layer", "--threads", "0"]) == 2
     assert main(["bench", "layer", "--rounds", "0"]) == 2
