@@ -11,10 +11,14 @@ reads a value back from the device. The scheme is that of MegaBlocks (Gale et al
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
+from moe_course.moe.casts import cast, compute_dtype
 from moe_course.moe.counts import expert_counts
 from moe_course.moe.experts import swiglu_ffn
 from moe_course.shapes import check_axes
+
+_SMALLEST = 128  # rows of a tile: the height for which a GPU's matrix kernels are made
 
 
 def plan_dispatch(idx_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
@@ -52,9 +56,8 @@ def grouped_ffn(
     checked.
     """
     check_axes(x_ND=x_ND, counts_E=counts_E, w_gate_EDF=w_gate_EDF, w_up_EDF=w_up_EDF, w_down_EFD=w_down_EFD)
-    if (
-        x_ND.device.type == "cpu" and not torch.compiler.is_exporting()
-    ):  # an exported graph has no use for counts
+    has_counts = not torch.compiler.is_exporting() and not isinstance(counts_E, FakeTensor)
+    if x_ND.device.type == "cpu" and has_counts:
         return _in_groups(x_ND, counts_E.tolist(), w_gate_EDF, w_up_EDF, w_down_EFD)
     return _in_tiles(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
 
@@ -89,10 +92,13 @@ def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
     """A few batched products that read no count: their shapes depend on N and E alone.
 
     Each expert's rows fill tiles of `rows` rows; its last tile is padded with zeros. Whatever the counts are,
-    N // rows + E tiles are enough. With rows = N/E these are at most 2·E tiles: twice the rows and twice the weights.
+    N // rows + E tiles are enough. With rows = N/(4·E) these are at most 5·E tiles: 1.25 times the rows, and the
+    weights 5 times, which is cheap where an expert has many rows. Where it has few, a tile has _SMALLEST rows, or
+    N/E if that is less: at most 2·E tiles.
     """
     (total, width), num_experts, device = x_ND.shape, len(counts_E), x_ND.device
-    rows = max(1, -(-total // num_experts))
+    each = -(-total // num_experts)
+    rows = max(1, -(-each // 4), min(each, _SMALLEST))
     num_tiles = total // rows + num_experts
     tiles_E = (counts_E + rows - 1) // rows
     shift_E = (tiles_E.cumsum(0) - tiles_E) * rows - (
@@ -103,9 +109,9 @@ def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
     expert_of_tile = torch.searchsorted(tiles_E.cumsum(0), torch.arange(num_tiles, device=device), right=True)
     expert_of_tile = expert_of_tile.clamp(max=num_experts - 1)  # tiles that are not needed hold zeros
 
-    wide = torch.promote_types(x_ND.dtype, experts[0].dtype)
-    w_gate, w_up, w_down = (w.to(wide)[expert_of_tile] for w in experts)
-    tiles = x_ND.new_zeros(num_tiles * rows, width, dtype=wide).index_copy(0, place_N, x_ND.to(wide))
+    dtype = compute_dtype(x_ND, experts[0])
+    w_gate, w_up, w_down = (cast(w, dtype)[expert_of_tile] for w in experts)
+    tiles = x_ND.new_zeros(num_tiles * rows, width, dtype=dtype).index_copy(0, place_N, x_ND.to(dtype))
     tiles = tiles.unflatten(0, (num_tiles, rows))
     out = (torch.nn.functional.silu(tiles @ w_gate) * (tiles @ w_up)) @ w_down
     return out.flatten(0, 1)[place_N].to(x_ND.dtype)

@@ -10,7 +10,8 @@ expert[idx[t, k]](x_t) in the dtype of x_TD. Outputs and gradients are equal up 
     fused     sorted, as one autograd function that writes less to memory; on a CPU only, in fused.py
 
 `loop` reads from the device which tokens chose an expert, so the host waits for it, and it does not run on the meta
-device. The others read nothing from an accelerator and run there. `auto` chooses among `fused`, `grouped` and
+device. The others read nothing from an accelerator and run there; `grouped` because it uses its operator only on GPUs
+where the operator reads nothing, and is as `sorted` on all others. `auto` chooses among `fused`, `grouped` and
 `sorted`.
 """
 
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_course.moe.casts import cast, compute_dtype
 from moe_course.moe.dispatch import combine, gather_tokens, grouped_ffn, plan_dispatch
 from moe_course.moe.experts import swiglu_experts
 from moe_course.moe.fused import fused_experts, fused_runs
@@ -82,15 +84,15 @@ def moe_grouped(
         return moe_sorted(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
     E, _ = _check(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
     order_N, counts_E = plan_dispatch(idx_TK, E)
-    x_ND = gather_tokens(x_TD, order_N, idx_TK.shape[1])
-    ends_E = counts_E.cumsum(0).to(torch.int32)  # expert e owns the rows from ends[e−1] to ends[e]
     dtype = compute_dtype(x_TD, w_gate_EDF)
+    x_ND = gather_tokens(x_TD.to(dtype), order_N, idx_TK.shape[1])  # T rows to cast, not T·K
+    ends_E = counts_E.cumsum(0).to(torch.int32)  # expert e owns the rows from ends[e−1] to ends[e]
 
     def mm(rows_ND: Tensor, w_EDF: Tensor) -> Tensor:
-        return _grouped_mm(rows_ND.to(dtype), w_EDF.to(dtype).contiguous(), offs=ends_E)
+        return _grouped_mm(rows_ND, cast(w_EDF, dtype).contiguous(), offs=ends_E)
 
     hidden_NF = F.silu(mm(x_ND, w_gate_EDF)) * mm(x_ND, w_up_EDF)
-    return combine(mm(hidden_NF, w_down_EFD).to(x_TD.dtype), order_N, weights_TK)
+    return combine(mm(hidden_NF, w_down_EFD), order_N, weights_TK).to(x_TD.dtype)
 
 
 def moe_fused(
@@ -143,27 +145,25 @@ def pick_dispatch(x_TD: Tensor, w_gate_EDF: Tensor) -> str:
 
 
 def grouped_mm_runs(x_TD: Tensor, w_gate_EDF: Tensor) -> bool:
-    """Whether torch's grouped GEMM takes these tokens and experts, forward and backward.
+    """Whether torch's grouped GEMM takes these tokens and experts, forward and backward, and serves them well.
 
-    Rows must start at multiples of 16 bytes, so D and F must be multiples of 8 in bfloat16. The kernel for CUDA
-    computes in bfloat16 (the operator also takes float32 there, but then copies the counts to the host); the one
-    for CPUs takes float32 and float16 as well, outside of torch.compile. (torch 2.13, `grouped_mm`)
+    Rows must start at multiples of 16 bytes, so D and F must be multiples of 8 in bfloat16. On a GPU it must be
+    bfloat16 and compute capability 9.0 (H100, H200, GH200). Elsewhere, and in float32, the operator copies the
+    offsets to the host and runs one product after another. On Blackwell (10.0) it is fast, but an expert without
+    tokens gets garbage for its weights' gradient (pytorch/pytorch issue 172439, open for torch 2.13). The kernel for
+    CPUs takes float32 and float16 as well, outside of torch.compile. The meta device counts as an H100.
+    (torch 2.13, `grouped_mm`)
     """
     dtype = compute_dtype(x_TD, w_gate_EDF)
     _, D, width = w_gate_EDF.shape
     if len(x_TD) == 0 or D * dtype.itemsize % 16 or width * dtype.itemsize % 16:
         return False
-    if x_TD.device.type == "cpu" and not torch.compiler.is_compiling():
+    device = x_TD.device
+    if device.type == "cpu" and not torch.compiler.is_compiling():
         return dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return dtype == torch.bfloat16
-
-
-def compute_dtype(x_TD: Tensor, w_EDF: Tensor) -> torch.dtype:
-    """The dtype that the experts' products are computed in: autocast's, else the wider of the two."""
-    device = x_TD.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return torch.promote_types(x_TD.dtype, w_EDF.dtype)
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) != (9, 0):
+        return False
+    return dtype == torch.bfloat16 and device.type in ("cpu", "cuda", "meta")
 
 
 def _check(*arguments: Tensor) -> tuple[int, int]:

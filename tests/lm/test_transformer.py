@@ -10,7 +10,7 @@ from lm.small import CONTEXT, FFNS, HEADS, MOE, B, D, L, S, V, batch, lm_config,
 
 from moe_course.config import ModelConfig, MoEConfig
 from moe_course.lm import KVCache, LMConfig, Transformer, TransformerBlock
-from moe_course.lm.model.transformer import evaluating, rotate
+from moe_course.lm.model.transformer import evaluating, rotary_angles, rotate
 from moe_course.lm.training.objective import bits_per_byte, cross_entropy, moe_objective
 from moe_course.moe import MoELayer, MoEStats
 from moe_course.systems.accounting import model_params
@@ -100,19 +100,23 @@ def test_the_order_of_earlier_tokens_matters():
     assert (model(one)[0] - model(other)[0])[0, -1].abs().max() > 1e-5
 
 
+def turned(x, start):
+    return rotate(x, rotary_angles(x.shape[-2], x.shape[-1], start))
+
+
 def test_rotation_depends_on_distance_alone():
     q, k = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    products = [(rotate(q, 5 + shift) * rotate(k, 2 + shift)).sum().item() for shift in (0, 1, 9)]
+    products = [(turned(q, 5 + shift) * turned(k, 2 + shift)).sum().item() for shift in (0, 1, 9)]
     assert products == pytest.approx([products[0]] * 3, rel=1e-5)
-    assert (rotate(q, 5) * rotate(k, 3)).sum().item() != pytest.approx(products[0], rel=1e-3)
-    assert torch.equal(rotate(q, 0), q)
+    assert (turned(q, 5) * turned(k, 3)).sum().item() != pytest.approx(products[0], rel=1e-3)
+    assert torch.equal(turned(q, 0), q)
 
 
 def test_rotation_by_hand():
     """Width 4 at position 2: channels 0 and 2 turn by 2, channels 1 and 3 by 2/100."""
     x = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     expected = [math.cos(2), math.cos(0.02), math.sin(2), math.sin(0.02)]
-    assert rotate(x, 2)[0].tolist() == pytest.approx(expected, rel=1e-6)
+    assert turned(x, 2)[0].tolist() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("ffn", FFNS)

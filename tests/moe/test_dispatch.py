@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from moe_course.moe import combine, gather_tokens, grouped_ffn, init_experts, moe_loop, plan_dispatch
 from moe_course.moe.dispatch import _in_groups, _in_tiles
@@ -9,7 +11,15 @@ from moe_course.moe.minimal import MoELayer
 
 T, D, F, E, K = 6, 5, 3, 7, 4
 NAMES = ("x_TD", "weights_TK", "w_gate_EDF", "w_up_EDF", "w_down_EFD")
-COUNTS = ([3, 0, 5, 2], [0, 0, 10, 0], [10, 0, 0, 0], [0, 0, 0, 10], [1, 1, 1, 7], [2, 3, 3, 2])
+COUNTS = (
+    [700, 0, 200, 30],
+    [3, 0, 5, 2],
+    [0, 0, 10, 0],
+    [10, 0, 0, 0],
+    [0, 0, 0, 10],
+    [1, 1, 1, 7],
+    [2, 3, 3, 2],
+)
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -76,6 +86,17 @@ class TestGroupedFfn:
         torch.testing.assert_close(*outs)
         for found in zip(*(torch.autograd.grad(out, leaves, dy_ND) for out in outs), strict=True):
             torch.testing.assert_close(*found)
+
+    @pytest.mark.parametrize("rows", [1000, 4000])
+    def test_tiles_pad_a_quarter_of_the_rows_at_most(self, rows):
+        """And no tile is lower than 128 rows where the rows allow it. In doubt whatever the counts are."""
+        with FakeTensorMode():
+            x_ND, counts_E = torch.empty(rows, D), torch.empty(4, dtype=torch.int64)
+            w_EDF, w_EFD = torch.empty(4, D, F), torch.empty(4, F, D)
+            with FlopCounterMode(display=False) as counter:
+                grouped_ffn(x_ND, counts_E, w_EDF, w_EDF, w_EFD)
+        computed = counter.get_total_flops() / (6 * D * F)
+        assert rows <= computed <= max(1.25 * rows + 4, rows + 4 * 128)
 
     def test_an_empty_expert_has_a_gradient_of_zeros(self):
         for ffn in (lambda x, n, *w: _in_groups(x, n.tolist(), *w), _in_tiles):

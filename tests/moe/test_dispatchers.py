@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from moe_course.moe import dispatchers as module
 from moe_course.moe import init_experts, moe_loop
-from moe_course.moe.dispatchers import DISPATCHES, compute_dtype, grouped_mm_runs, pick_dispatch
+from moe_course.moe.casts import compute_dtype
+from moe_course.moe.dispatchers import DISPATCHES, grouped_mm_runs, pick_dispatch
 
 NAMES = ("x_TD", "weights_TK", "w_gate_EDF", "w_up_EDF", "w_down_EFD")
 WAYS = ["onehot", "sorted", "grouped", "fused", "auto"]
@@ -168,6 +170,22 @@ class TestWhatAutoPicks:
     )
     def test_by_device_dtype_and_size(self, device, dtype, sizes, expected):
         assert pick_dispatch(*on(device, dtype, **sizes)) == expected
+
+    @pytest.mark.parametrize(
+        ("capability", "dtype", "expected"),
+        [
+            ((7, 5), torch.float32, "sorted"),  # T4
+            ((8, 0), torch.bfloat16, "sorted"),  # A100
+            ((9, 0), torch.bfloat16, "grouped"),  # H100
+            ((9, 0), torch.float32, "sorted"),
+            ((10, 0), torch.bfloat16, "sorted"),  # B200: wrong gradients of experts without tokens
+            ((12, 0), torch.bfloat16, "sorted"),
+        ],
+    )
+    def test_by_compute_capability(self, monkeypatch, capability, dtype, expected):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        with FakeTensorMode():
+            assert pick_dispatch(*on("cuda", dtype)) == expected
 
     def test_autocast_decides_the_dtype(self):
         x_TD, w_EDF = on("cpu", torch.float32, F=12)

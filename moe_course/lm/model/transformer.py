@@ -19,8 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_course.lm.model.lm_config import LMConfig
+from moe_course.moe.casts import compute_dtype
 from moe_course.moe.experts import init_experts, swiglu_ffn
 from moe_course.moe.layer import MoEConfig, MoELayer, MoEStats
+
+Angles = tuple[Tensor, Tensor]
 
 __all__ = ["Aux", "KVCache", "LMConfig", "Transformer", "TransformerBlock", "evaluating"]
 
@@ -73,9 +76,11 @@ class Transformer(nn.Module):
         cache: the keys and values of the tokens before tokens_BS; those of tokens_BS are added to it.
         """
         x_BSD = self.embedding(tokens_BS)
+        start, width = 0 if cache is None else cache.length, self.config.d_model // self.config.num_heads
+        angles = rotary_angles(tokens_BS.shape[1], width, start, x_BSD.device)  # the same for all layers
         stats = []
         for layer, block in enumerate(self.blocks):
-            x_BSD, aux = block(x_BSD, None if cache is None else cache.layers[layer])
+            x_BSD, aux = block(x_BSD, None if cache is None else cache.layers[layer], angles)
             if aux is not None:
                 stats.append(aux)
         return self.head(self.norm(x_BSD)), Aux(stats)
@@ -114,7 +119,7 @@ class Transformer(nn.Module):
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then the same with the feed-forward layer.
 
-    ffn(x_BSD) returns (y_BSD, aux); aux is handed to the caller unchanged.
+    ffn(x_BSD) returns (y_BSD, aux); aux is handed to the caller unchanged. `angles` as in `Attention`.
     """
 
     def __init__(self, d_model: int, num_heads: int, ffn: Callable[[Tensor], tuple[Tensor, Any]]):
@@ -124,14 +129,16 @@ class TransformerBlock(nn.Module):
         self.ffn_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.ffn = ffn
 
-    def forward(self, x_BSD: Tensor, cache: LayerCache | None = None) -> tuple[Tensor, Any]:
-        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), cache)
+    def forward(
+        self, x_BSD: Tensor, cache: LayerCache | None = None, angles: Angles | None = None
+    ) -> tuple[Tensor, Any]:
+        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), cache, angles)
         y_BSD, aux = self.ffn(self.ffn_norm(x_BSD))
         return x_BSD + y_BSD, aux
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention with rotary positions."""
+    """Causal multi-head attention with rotary positions; their angles are computed here unless they are given."""
 
     def __init__(self, d_model: int, num_heads: int):
         super().__init__()
@@ -139,12 +146,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x_BSD: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, cache: LayerCache | None = None, angles: Angles | None = None) -> Tensor:
         B, S, D = x_BSD.shape
-        # each (B, heads, S, D / heads)
-        q, k, v = self.qkv(x_BSD).view(B, S, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         start = 0 if cache is None else cache.length
-        q, k = rotate(q, start), rotate(k, start)
+        angles = angles or rotary_angles(S, D // self.num_heads, start, x_BSD.device)
+        # (3, B, heads, S, D / heads): queries and keys are turned together
+        qk, v = self.qkv(x_BSD).view(B, S, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).split([2, 1])
+        q, k, v = *rotate(qk, angles), v.squeeze(0)
         if cache is not None:
             k, v = cache.append(k, v)
         if start == 0:
@@ -155,20 +163,25 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, S, D))
 
 
-def rotate(x: Tensor, start: int = 0, base: float = 10_000.0) -> Tensor:
+def rotary_angles(
+    length: int, width: int, start: int = 0, device: torch.device | None = None, base: float = 10_000.0
+) -> Angles:
+    """Cosine and sine of the angles at positions start, start + 1, …, each (length, width / 2), float32."""
+    half = width // 2
+    frequency = base ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+    position = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    angle = position[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, angles: Angles) -> Tensor:
     """Rotary positions: turn each pair of channels (i, i + half) by an angle that grows with the position.
 
-    x: (..., S, width), at positions start, start + 1, …. The product of a rotated query and a rotated key depends
-    on the distance of their positions only. Source: Su et al. 2021, arXiv 2104.09864, section 3.2; the pairing
-    is that of transformers' Llama.
+    x: (..., S, width). The product of a rotated query and a rotated key depends on the distance of their positions
+    only. Source: Su et al. 2021, arXiv 2104.09864, section 3.2; the pairing is that of transformers' Llama.
     """
-    S, width = x.shape[-2:]
-    half = width // 2
-    frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    position = torch.arange(start, start + S, device=x.device, dtype=torch.float32)
-    angle = position[:, None] * frequency
-    cos, sin = angle.cos(), angle.sin()
-    first, second = x[..., :half], x[..., half:]
+    cos, sin = angles
+    first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
 
 
@@ -216,6 +229,7 @@ class DenseFFN(nn.Module):
 
     def forward(self, x_BSD: Tensor) -> tuple[Tensor, None]:
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
+        x_TD = x_TD.to(compute_dtype(x_TD, self.w_gate))  # once, for two products
         return swiglu_ffn(x_TD, self.w_gate, self.w_up, self.w_down).view_as(x_BSD), None
 
 

@@ -8,12 +8,27 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_AT_ONCE = 2048
 
 
 def cross_entropy(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
-    """Mean over tokens of −log p(target), in nats, in float32 at least: the loss to report."""
-    wide = torch.promote_types(logits_BSV.dtype, torch.float32)
-    return F.cross_entropy(logits_BSV.flatten(0, 1).to(wide), targets_BS.flatten().long())
+    """Mean over tokens of −log p(target), in nats, in float32 at least: the loss to report.
+
+    Narrower logits are widened _AT_ONCE tokens at a time, and again in the backward pass, so that no copy of all of
+    them exists in float32.
+    """
+    logits_TV, targets_T = logits_BSV.flatten(0, 1), targets_BS.flatten().long()
+    if logits_TV.dtype.itemsize >= 4:
+        return F.cross_entropy(logits_TV, targets_T)
+    parts = zip(logits_TV.split(_AT_ONCE), targets_T.split(_AT_ONCE), strict=True)
+    sums = [checkpoint(_sum, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.stack(sums).sum() / len(targets_T)
+
+
+def _sum(logits_TV: Tensor, targets_T: Tensor) -> Tensor:
+    return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
 
 
 def moe_objective(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from moe_course.lm.model.lm_config import TrainConfig
 from moe_course.lm.training.muon import Muon, Together
 from moe_course.lm.training.objective import cross_entropy, moe_objective
+from moe_course.moe.casts import casts_kept
 from moe_course.moe.layer import MoEStats
 
 Optimizer = torch.optim.Optimizer | Together
@@ -97,13 +98,14 @@ def accumulate_gradients(
     The model sees tokens[:, :-1] and predicts tokens[:, 1:]. The balancing loss is that of each piece by itself.
     """
     results = []
-    for tokens_BS1 in pieces:
-        with autocast or contextlib.nullcontext():
-            logits_BSV, aux = model(tokens_BS1[:, :-1])
-        ce = cross_entropy(logits_BSV, tokens_BS1[:, 1:])
-        loss = moe_objective(ce, aux.lb_losses, aux.z_losses, lb_weight, z_weight)
-        (loss / len(pieces)).backward()
-        results.append((ce.detach(), aux.stats))
+    with casts_kept(pieces[0].device):
+        for tokens_BS1 in pieces:
+            with autocast or contextlib.nullcontext():
+                logits_BSV, aux = model(tokens_BS1[:, :-1])
+            ce = cross_entropy(logits_BSV, tokens_BS1[:, 1:])
+            loss = moe_objective(ce, aux.lb_losses, aux.z_losses, lb_weight, z_weight)
+            (loss / len(pieces)).backward()
+            results.append((ce.detach(), aux.stats))
     return _summary(results)
 
 
