@@ -92,7 +92,7 @@ def gpu_finding(gpus: Sequence[tuple[str, int]], driver: bool) -> Finding:
     if driver:
         advice = "install PyTorch's CUDA build of the same version (pytorch.org), if you want to use it"
         return Finding("GPU", "warn", "an NVIDIA driver, but this PyTorch cannot use it", advice)
-    return Finding("GPU", "ok", "none: everything in notebooks 00–02 runs on the CPU")
+    return Finding("GPU", "ok", "none: every notebook runs on the CPU")
 
 
 def sandbox_finding(system: str, tried: Sequence[tuple[str, str]]) -> Finding:

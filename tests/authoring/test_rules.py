@@ -5,7 +5,7 @@ import pytest
 from synthetic import answer, check, code, text, write
 
 from moe_course import viz
-from moe_course.authoring import rules
+from moe_course.authoring import promises, rules
 from moe_course.authoring.rules import figure_functions, release_problems, source_problems
 from moe_course.grading.exercises.registry import Exercise
 
@@ -221,3 +221,33 @@ def test_lost_cells_and_outputs_are_found(pair):
     texts = [str(problem) for problem in release_problems(*pair)]
     assert texts[0] == "notebooks/09_topic/09_topic.ipynb: its cells are not those of its source"
     assert texts[1].startswith("notebooks/09_topic/09_topic.ipynb: cell pack: has outputs")
+
+
+COMMON = "Here we speak of what returns, the gradient and its subject."
+BOOKS = {
+    "01_one": "",
+    "02_two": f"{COMMON} Phrenology!",
+    "03_three": COMMON,
+    "04_four": COMMON,
+    "05_five": COMMON,
+}
+
+
+@pytest.mark.parametrize(
+    ("promise", "wrong"),
+    [
+        ("In notebook 02 we speak of phrenology.", []),
+        ("In notebook 03 we speak of phrenology.", ["notebook 03 never speaks of phreno"]),
+        ("In notebooks 02 and 03 we speak of phrenology.", ["notebook 03 never speaks of phreno"]),
+        ("Phrenology, in notebook 02, to come.", ["notebook 02 is called “to come”, and is there"]),
+        ("Phrenology is the subject of notebook 10.", []),
+        ("Phrenology is the subject of notebook 17.", ["there is no notebook 17"]),
+        ("The gradient returns in notebook 03.", []),
+    ],
+)
+def test_promises_are_kept(promise, wrong):
+    books = {
+        name: nbformat.v4.new_notebook(cells=[text("only", source)])
+        for name, source in (BOOKS | {"01_one": promise}).items()
+    }
+    assert [found for _, _, found in promises.broken(books)] == wrong
