@@ -85,9 +85,8 @@ def _train(args: argparse.Namespace) -> int:
         args.preset, args.model, args.seed, args.data, args.level, vocab_size=text.tokenizer.vocab_size
     )
     if not PRESETS[args.preset].measured:
-        needed = costs.training_bytes(
-            chosen.model, chosen.batch_size // chosen.plan.accumulate, chosen.plan.bf16
-        )
+        pieces = chosen.plan.accumulate
+        needed = costs.training_bytes(chosen.model, chosen.batch_size // pieces, chosen.plan.bf16, pieces)
         print(
             f"The preset {args.preset} is computed, not measured: nobody has run it yet. "
             f"By computation it needs {sum(needed.values()) / 1e9:.1f} GB on the device.",

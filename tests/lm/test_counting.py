@@ -68,7 +68,10 @@ class TestCounter:
         assert counted.seconds(48, None, 1e9) == pytest.approx(1, rel=1e-3)
         assert counted.seconds(1e9, None, 1) == pytest.approx(counted.bytes, rel=1e-3)
 
-    def test_the_memory_is_that_of_a_real_run(self):
+    @pytest.mark.parametrize(
+        "ffn", [128, MoEConfig(d_model=64, d_ff=32, num_experts=4, top_k=2, dispatch="onehot")]
+    )
+    def test_the_memory_is_that_of_a_real_run(self, ffn):
         """PyTorch's profiler sees every allocation: their highest sum is the peak, to within a tenth."""
         sizes = dict(d_model=64, vocab_size=512, context=64)
         tokens_BS1 = torch.zeros(8, 65, dtype=torch.long)
@@ -76,7 +79,7 @@ class TestCounter:
         def step(model):
             accumulate_gradients(model, [tokens_BS1], 0.01, 0.001)
 
-        model = make(128, **sizes)
+        model = make(ffn, **sizes)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             step(model)
         events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -85,7 +88,7 @@ class TestCounter:
             used += event.nbytes()
             highest = max(highest, used)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model = Transformer(lm_config(128, **sizes))
+            model = Transformer(lm_config(ffn, **sizes))
             with Counter() as counted:
                 step(model)
         assert counted.peak_bytes == pytest.approx(highest, rel=0.1)

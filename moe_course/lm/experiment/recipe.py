@@ -124,8 +124,9 @@ PRESETS = {
         ),
     ),
 }
-"""For "t4" and "h100" the default corpus is too small: give them `hf:NAME`. Their sizes are computed with `costs`:
-they fit into the memory, and an hour at a third of the peak is enough. Their learning rates are guesses."""
+"""For "t4" and "h100" the default corpus is too small: give them `hf:NAME`. Their sizes are computed with `costs`, by
+counting the kernels of a step: they fit into the memory, and the mixture is trained within an hour if the GPU does
+half of its FLOPs and three quarters of its bandwidth. Their learning rates are guesses."""
 
 
 def recipe(

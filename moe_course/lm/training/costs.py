@@ -2,24 +2,54 @@
 
 `moe_course.systems.accounting` counts published models. This module counts the models that are trained here, so
 that a run can log how much of its device it uses, and a preset can be made for a GPU that nobody has tried yet.
+Memory and time are counted on fake tensors (`counting`), from the very code that trains.
 """
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
 import torch
+from torch._subclasses import FakeTensorMode
 
 from moe_course.config import MoEConfig
-from moe_course.lm.model.lm_config import LMConfig
+from moe_course.lm.model.lm_config import LMConfig, TrainConfig
 from moe_course.lm.model.transformer import Transformer
+from moe_course.lm.training.counting import Counter, as_on_cuda
+from moe_course.lm.training.step import accumulate_gradients
 
-PEAK_FLOPS = {
-    "T4": (8.1e12, None),
-    "A100": (19.5e12, 312e12),
-    "H100": (67e12, 989e12),
-    "H200": (67e12, 989e12),
+
+@dataclass(frozen=True)
+class Device:
+    """What a GPU can do at most: dense FLOPs per second in float32 and in bfloat16, and bytes of memory per second.
+
+    None where it has no units for bfloat16.
+    """
+
+    float32: float
+    bfloat16: float | None
+    bandwidth: float
+
+
+DEVICES = {
+    "T4": Device(8.1e12, None, 0.32e12),
+    "L4": Device(30.3e12, 121e12, 0.30e12),
+    "A100": Device(19.5e12, 312e12, 1.94e12),
+    "H100": Device(67e12, 989e12, 3.35e12),
+    "H100 PCIe": Device(51e12, 756e12, 2.0e12),
+    "H100 NVL": Device(60e12, 835e12, 3.9e12),
+    "H200": Device(67e12, 989e12, 4.8e12),
+    "H200 NVL": Device(60e12, 835e12, 4.8e12),
+    "GH200": Device(67e12, 989e12, 4.0e12),
 }
-"""Dense FLOPs per second in (float32, bfloat16), SXM versions. Source: NVIDIA's data sheets of the four; a T4 has no
-bfloat16 units."""
+"""By the words in the name that CUDA gives, SXM versions where no other is named. Source: NVIDIA's data sheets, with
+their figures for sparse matrices halved."""
+
+ARITHMETIC, MEMORY, LAUNCH = 0.5, 0.75, 10e-6
+"""What is assumed of a GPU that nobody has measured: half of its FLOPs, three quarters of its bandwidth, and a host
+that takes 10 microseconds for each kernel."""
 
 
 def num_params(config: LMConfig) -> tuple[int, int]:
@@ -43,39 +73,64 @@ def flops_per_token(config: LMConfig) -> int:
     return 6 * (active - gains - lookup) + 3 * attention
 
 
-def training_bytes(config: LMConfig, sequences: int, bf16: bool = False) -> dict[str, int]:
+@lru_cache(maxsize=8)
+def count_piece(config: LMConfig, sequences: int, bf16: bool = False) -> Counter:
+    """Forward and backward of `sequences` full contexts, counted on fake tensors: a few seconds, and no memory.
+
+    With the dispatch "auto" as on a GPU: "grouped" in bfloat16, as on an H100, else "sorted".
+    """
+    if isinstance(config.ffn, MoEConfig) and config.ffn.dispatch in ("auto", "fused", "loop"):
+        ffn = replace(config.ffn, dispatch="grouped" if bf16 else "sorted")
+        config = replace(config, ffn=ffn)
+    autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
+    with FakeTensorMode():
+        model = Transformer(config)
+        tokens_BS1 = torch.zeros(sequences, config.context + 1, dtype=torch.long)
+        with as_on_cuda(), Counter() as counted:
+            accumulate_gradients(model, [tokens_BS1], 0.01, 0.001, autocast)
+    return counted
+
+
+def training_bytes(config: LMConfig, sequences: int, bf16: bool = False, pieces: int = 1) -> dict[str, int]:
     """Bytes on the device while `sequences` full contexts are computed at a time in training, by what they hold.
 
-    "state": float32 weights, gradients and AdamW's two moments of all parameters. "activations": what the backward
-    pass needs, for each token and layer the inputs of every matrix, of the norms, of attention and of the products
-    in the experts that a token uses. "logits": the output in the dtype of computation, the same in float32 for the
-    loss, and its gradient. This is an estimate from which to choose a batch size; what the allocator wastes is not
-    in it.
+    "state": float32 weights and AdamW's two moments of all parameters. "gradients": those of the pieces before, if a
+    batch has several. "piece": what one piece holds when it holds most, which is after its forward pass: everything
+    that the backward pass needs, and the logits. What the allocator wastes is not in it.
     """
-    c, tokens, width = config, sequences * config.context, 2 if bf16 else 4
-    if isinstance(c.ffn, MoEConfig):
-        hidden = c.ffn.top_k * c.ffn.d_ff + c.ffn.num_shared * c.ffn.d_ff_shared
-        rows = (
-            c.ffn.top_k * c.d_model * 2 + 3 * c.ffn.num_experts
-        )  # gathered rows, answers, router in float32
-    else:
-        hidden, rows = c.ffn, 0
-    per_layer = (
-        9 * c.d_model + rows + 4 * hidden
-    )  # norms' inputs and outputs, q, k, v, their mixture; gate, up, ...
+    parameters = num_params(config)[0]
     return {
-        "state": 16 * num_params(c)[0],
-        "activations": width * tokens * c.num_layers * per_layer,
-        "logits": tokens * c.vocab_size * (width + 8),
+        "state": 12 * parameters,
+        "gradients": 4 * parameters if pieces > 1 else 0,
+        "piece": count_piece(config, sequences, bf16).peak_bytes,
     }
+
+
+def step_seconds(config: LMConfig, plan: TrainConfig, batch_size: int, device: Device) -> float:
+    """The time of one step on a device that nobody has measured, from the kernels that are counted (see ARITHMETIC).
+
+    Kernels take the time of their arithmetic or of their traffic, one after the other; or the host is too slow for
+    them. The update by AdamW, with clipping, moves 40 bytes for each parameter.
+    """
+    piece = count_piece(config, batch_size // plan.accumulate, plan.bf16)
+    narrow = device.bfloat16 and ARITHMETIC * device.bfloat16
+    busy = piece.seconds(ARITHMETIC * device.float32, narrow, MEMORY * device.bandwidth)
+    update = 40 * num_params(config)[0] / (MEMORY * device.bandwidth)
+    return plan.accumulate * max(busy, LAUNCH * piece.kernels) + update
+
+
+def limits(name: str) -> Device | None:
+    """The limits of the GPU with this name; None if they are not known."""
+    words = {*name.replace("-", " ").split()}
+    known = [key for key in DEVICES if words.issuperset(key.split())]
+    return DEVICES[max(known, key=len)] if known else None
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:
     """The most FLOPs per second that the device can do; None if that is not known, as for a CPU."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    for known, (wide, narrow) in PEAK_FLOPS.items():
-        if known in name.replace("-", " ").split():
-            return narrow if bf16 else wide
-    return None
+    found = limits(torch.cuda.get_device_name(device))
+    if found is None:
+        return None
+    return found.bfloat16 if bf16 else found.float32
