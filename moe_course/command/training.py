@@ -27,10 +27,17 @@ def add_commands(command: Adder) -> None:
     train.add_argument("--data", default="default", metavar="SPEC", help="default, text:PATH or hf:NAME")
     train.add_argument("--level", default="bpe", choices=("bpe", "char"), help="tokens (default bpe)")
     train.add_argument("--seed", type=int, default=0, metavar="N")
-    train.add_argument("--steps", type=int, metavar="N", help="default: the preset's")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="default: the preset's")
+    length.add_argument(
+        "--minutes", type=float, metavar="M", help="as many steps as fit, judged by a few timed ones"
+    )
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any field: peak, optimizer, top_k …"
     )
+    train.add_argument("--samples", type=int, metavar="N", help="let the model write after every N steps")
+    train.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard, too (an extra)")
+    train.add_argument("--wandb", action="store_true", help="send the log to Weights & Biases (an extra)")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--device", metavar="NAME", help="default: CUDA if there is a GPU, else the CPU")
@@ -65,9 +72,7 @@ def add_commands(command: Adder) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from moe_course.lm.experiment import trial
+    from moe_course.lm.experiment import forecast, trial, watching
     from moe_course.lm.experiment.recipe import PRESETS, recipe, with_settings
     from moe_course.lm.training import checkpoint, costs, parallel, run_folder
 
@@ -80,6 +85,9 @@ def _train(args: argparse.Namespace) -> int:
     device = parallel.start(args.device)
     if args.preset not in PRESETS:
         raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
+    watches = []
+    if args.tensorboard:
+        watches.append(watching.tensorboard(args.out / "tensorboard"))
     text = trial.Text.of(args.data, args.level, PRESETS[args.preset].vocab_size)
     chosen = recipe(
         args.preset, args.model, args.seed, args.data, args.level, vocab_size=text.tokenizer.vocab_size
@@ -93,11 +101,23 @@ def _train(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if args.steps is not None:
-        warmup = min(chosen.plan.warmup, args.steps // 10)
-        chosen = replace(chosen, plan=replace(chosen.plan, steps=args.steps, warmup=warmup))
+        chosen = forecast.with_steps(chosen, args.steps)
     chosen = with_settings(chosen, args.set)
-    result = trial.run_recipe(chosen, args.out, args.resume, device, text=text)
-    if parallel.rank_and_size()[0] == 0:
+    expected = forecast.forecast(chosen, text, device)
+    if args.minutes is not None and args.resume:
+        chosen = forecast.with_steps(chosen, trial.read_recipe(args.out).plan.steps)
+    elif args.minutes is not None:
+        chosen = forecast.within(args.minutes, chosen, expected)
+    if args.samples is not None:
+        watches.append(watching.samples(args.samples, text.tokenizer))
+    if args.wandb:
+        watches.append(watching.wandb(chosen, args.out))
+    first = parallel.rank_and_size()[0] == 0
+    if first:
+        print(forecast.table(chosen, expected), flush=True)
+    watch = watching.together(watches)
+    result = trial.run_recipe(chosen, args.out, args.resume, device, watch=watch, text=text)
+    if first:
         print(trial.table([result]))
     parallel.stop()
     return 0
@@ -122,13 +142,14 @@ def _sample(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from moe_course.lm.experiment import trial
 
-    found = [trial.read_result(folder) for folder in args.run_folders]
+    found = [trial.so_far(folder) for folder in args.run_folders]
     print(trial.table(found))
     if args.figure:
-        from moe_course import viz
+        from moe_course import files, viz
 
         viz.use_style()
-        viz.training_curves(found).savefig(args.figure)
+        with files.writing(args.figure) as file:
+            viz.training_curves(found).savefig(file, format=args.figure.suffix[1:] or "png")
         print(f"curves: {args.figure}")
     return 0
 
@@ -146,6 +167,7 @@ def _bench(args: argparse.Namespace) -> int:
 def _bench_layer(args: argparse.Namespace) -> int:
     import json
 
+    from moe_course import files
     from moe_course.moe import bench, memory
 
     if min(args.threads) < 1:
@@ -160,7 +182,7 @@ def _bench_layer(args: argparse.Namespace) -> int:
             "memory": [size.to_dict() for size in sizes],
             "exponents": memory.exponents(sizes),
         }
-        args.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        files.write(args.json, json.dumps(plain, indent=1) + "\n")
     return 0
 
 

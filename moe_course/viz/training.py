@@ -132,10 +132,13 @@ def _colors(names: Sequence[str]) -> dict[str, str]:
 
 
 def _ranking(results: Sequence[Result]) -> str:
-    """The names from the lowest test loss to the highest, by the mean over seeds."""
+    """The names from the lowest test loss to the highest, by the mean over seeds, of the runs that have ended."""
     losses: dict[str, list[float]] = {}
     for result in results:
-        losses.setdefault(result["recipe"]["name"], []).append(result["ce"])
+        if result["ce"] is not None:
+            losses.setdefault(result["recipe"]["name"], []).append(result["ce"])
+    if not losses:
+        return "No run has ended yet"
     order = sorted(losses, key=lambda name: float(np.mean(losses[name])))
     return "Test CE: " + ", ".join(f"{name} {np.mean(losses[name]):.3f}" for name in order)
 

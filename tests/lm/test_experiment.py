@@ -3,6 +3,8 @@
 import json
 import math
 import signal
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moe_course.command.cli import main
 from moe_course.config import MoEConfig
+from moe_course.jsonl import Log
 from moe_course.lm.corpus.batching import windows
 from moe_course.lm.corpus.facts import Cloze
-from moe_course.lm.experiment import bench, measure, recipe, study, trial
+from moe_course.lm.experiment import bench, forecast, measure, recipe, study, trial
 from moe_course.lm.experiment.recipe import ARMS, PRESETS, Preset, Recipe
 from moe_course.lm.model.lm_config import TrainConfig
 from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training import costs
 from moe_course.lm.training.interrupt import interrupts_wait
+from moe_course.lm.training.run_folder import load_model
 from moe_course.lm.training.step import accumulate_gradients
 from moe_course.lm.training.trainer import train
 
@@ -440,6 +444,152 @@ class TestRun:
         for command in ("sample", "compare"):
             assert main([command, str(tmp_path)]) == 2
             assert str(tmp_path) in capsys.readouterr().err
+
+
+class TestForecast:
+    EXPECTED = forecast.Forecast(step=0.5, evaluation=2.0, measurement=10.0)
+
+    def test_the_time_of_a_run_is_that_of_its_parts(self):
+        assert self.EXPECTED.seconds(plan(steps=100, eval_every=30)) == 100 * 0.5 + 4 * 2.0 + 10.0
+
+    @pytest.mark.parametrize("minutes", [1, 7.5, 600])
+    def test_so_many_steps_fit_and_hardly_more_would(self, minutes):
+        schedule = plan(eval_every=30)
+        steps = self.EXPECTED.steps(minutes, schedule)
+        allowed = 60 * minutes * (1 - forecast.RESERVE)
+        taken = self.EXPECTED.seconds(replace(schedule, steps=steps))
+        assert allowed - 2.0 - 2 * 0.5 < taken <= allowed
+
+    def test_too_few_minutes_say_how_many_are_needed(self):
+        with pytest.raises(ValueError, match=r"0\.1 minutes are too few .* at least 0\.26"):
+            self.EXPECTED.steps(0.1, plan(eval_every=30))
+        assert self.EXPECTED.steps(0.27, plan(eval_every=30)) >= 2
+
+    def test_the_schedule_has_the_length_of_the_run(self):
+        base = recipe.recipe("cpu", "moe")
+        short = forecast.within(2, base, self.EXPECTED)
+        assert short.plan.steps == self.EXPECTED.steps(2, base.plan)
+        assert short.plan.warmup == short.plan.steps // 10
+        assert forecast.within(600, base, self.EXPECTED).plan.warmup == base.plan.warmup
+        assert replace(short, plan=base.plan) == base
+
+    def test_evaluation_is_counted_in_tokens_that_cost_a_third(self, poem, monkeypatch):
+        monkeypatch.setattr(bench, "step_seconds", lambda *_: 6.4)  # 64 tokens a step
+        text = trial.Text.of(poem, vocab_size=VOCABULARY)
+        chosen = recipe.recipe("tiny", "moe", data=poem, vocab_size=text.tokenizer.vocab_size)
+        found = forecast.forecast(chosen, text, torch.device("cpu"))
+        assert found.step == pytest.approx(6.4)
+        assert found.evaluation == pytest.approx(128 * 16 * 0.1 / 3)
+        assert found.measurement == pytest.approx(len(text.line("validation")) * 0.1 / 3)
+
+    def test_train_says_what_it_will_do_and_ends_in_time(self, poem, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(forecast, "forecast", lambda *_: self.EXPECTED)
+        command = ["train", "--preset", "tiny", "--data", poem, "--device", "cpu"]
+        command += ["--minutes", "0.5", "--out", str(tmp_path / "run")]
+        assert main(command) == 0
+        told = capsys.readouterr().out
+        steps = trial.read_recipe(tmp_path / "run").plan.steps
+        assert steps == self.EXPECTED.steps(0.5, TINY.plan) != TINY.plan.steps
+        total, active = costs.num_params(trial.read_recipe(tmp_path / "run").model)
+        assert f"{total:,} in all, {active:,} active" in told
+        assert f"{steps} steps of 64" in told
+        assert "0.5 s a step" in told
+        slower = replace(self.EXPECTED, step=1.0)  # when it is resumed, the run keeps its length
+        monkeypatch.setattr(forecast, "forecast", lambda *_: slower)
+        assert main([*command, "--resume"]) == 0
+        assert trial.read_result(tmp_path / "run")["recipe"]["plan"]["steps"] == steps
+
+    def test_steps_and_minutes_exclude_each_other(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["train", "--out", "x", "--steps", "3", "--minutes", "1"])
+        assert "not allowed with" in capsys.readouterr().err
+
+
+class TestWatching:
+    @pytest.fixture
+    def command(self, poem, tmp_path):
+        command = ["train", "--preset", "tiny", "--data", poem, "--steps", "8", "--device", "cpu"]
+        return [*command, "--out", str(tmp_path / "run")]
+
+    def test_samples_come_in_time_and_change_nothing(self, command, poem, tmp_path, capsys):
+        assert main([*command, "--samples", "3"]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("after ")]
+        assert [line.partition(":")[0] for line in told] == ["after 4 steps", "after 6 steps"]
+        assert main([*command[:-1], str(tmp_path / "silent")]) == 0
+        for name, value in load_model(tmp_path / "run").state_dict().items():
+            assert torch.equal(value, load_model(tmp_path / "silent").state_dict()[name]), name
+
+    def test_samples_of_no_steps(self, command, tmp_path, capsys):
+        assert main([*command, "--samples", "0"]) == 2
+        assert "--samples takes a number of steps from 1, got 0" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+    def test_tensorboard_gets_the_numbers_of_the_log(self, command, tmp_path, monkeypatch):
+        said = []
+
+        class SummaryWriter:
+            def __init__(self, folder, purge_step):
+                said.append((folder, purge_step))
+
+            def add_scalar(self, name, value, step):
+                said.append((name, value, step))
+
+            def flush(self):
+                said.append("flush")
+
+        stand_in = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+        assert main([*command, "--tensorboard"]) == 0
+        log = Log(tmp_path / "run" / "log.jsonl").records()
+        assert said[0] == (str(tmp_path / "run" / "tensorboard"), log[0]["step"])
+        assert said.count("flush") == len(log)
+        for record in log:
+            assert ("ce", record["ce"], record["step"]) in said
+            assert ("largest_load/1", max(record["load_LE"][1]), record["step"]) in said
+        assert not any(name == "step" for name, *_ in said)
+
+    def test_wandb_gets_them_with_the_recipe(self, command, tmp_path, monkeypatch):
+        begun, logged = [], []
+
+        def init(**options):
+            begun.append(options)
+            return types.SimpleNamespace(log=lambda numbers, step: logged.append((step, numbers)))
+
+        monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+        assert main([*command, "--wandb"]) == 0
+        (options,) = begun
+        assert (options["group"], options["name"], options["dir"]) == ("run", "moe", str(tmp_path / "run"))
+        assert Recipe.from_dict(options["config"]) == trial.read_recipe(tmp_path / "run")
+        log = Log(tmp_path / "run" / "log.jsonl").records()
+        assert [(step, numbers["ce"]) for step, numbers in logged] == [(r["step"], r["ce"]) for r in log]
+
+    @pytest.mark.parametrize(
+        ("extra", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")]
+    )
+    def test_what_is_not_installed_is_named_before_anything_is_written(
+        self, command, tmp_path, capsys, monkeypatch, extra, module
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        assert main([*command, f"--{extra}"]) == 2
+        error = capsys.readouterr().err
+        assert f"--{extra} needs the package `{extra}`" in error
+        assert f"pip install -e '.[{extra}]'" in error
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_that_has_not_ended_can_be_compared(self, command, poem, tmp_path, capsys):
+        assert main(command) == 0
+        (tmp_path / "run" / "result.json").unlink()
+        log = Log(tmp_path / "run" / "log.jsonl")
+        log.replace(log.records()[:2])  # up to step 3
+        capsys.readouterr()
+        assert main(["compare", str(tmp_path / "run"), "--figure", str(tmp_path / "curves.png")]) == 0
+        cells = capsys.readouterr().out.splitlines()[1].split()
+        assert cells[:2] == ["moe", "0"]
+        assert cells[4] == f"{4 * 64:,}"
+        assert (tmp_path / "curves.png").stat().st_size > 0
+        log.replace([])
+        assert main(["compare", str(tmp_path / "run")]) == 2
+        assert "has not been evaluated yet" in capsys.readouterr().err
 
 
 class TestInterrupt:

@@ -64,6 +64,13 @@ def table(speeds: list[Speed]) -> str:
     return text_table(rows)
 
 
+def step_seconds(chosen: Recipe, device: torch.device, steps: int = 3) -> float:
+    """The median seconds of `steps` updates of a recipe's model, after one that does not count."""
+    arm = _Arm(chosen, device)
+    arm.time(1)
+    return statistics.median(arm.time(1) for _ in range(steps))
+
+
 class _Arm:
     def __init__(self, chosen: Recipe, device: torch.device):
         self.recipe, self.device = chosen, device

@@ -33,6 +33,8 @@ from moe_course.moe.layer import MoELayer
 from moe_course.tables import text_table
 
 RECIPE, TOKENIZER = "recipe.json", "tokenizer.json"
+HELD_OUT = 128
+"""So many sequences of the validation split are evaluated during training."""
 CURVE = ("step", "ce", "held_out_ce", "seconds", "cpu_seconds", "lb_loss", "drop_rate", "load_LE")
 
 
@@ -71,7 +73,7 @@ class Text:
 
         return batch
 
-    def held_out(self, recipe: Recipe, sequences: int = 128) -> list[Tensor]:
+    def held_out(self, recipe: Recipe, sequences: int = HELD_OUT) -> list[Tensor]:
         """Batches tokens_BS1, spread evenly over the validation split and the same for every run."""
         line = self.line("validation")
         each = list(windows(line, 1, recipe.model.context))
@@ -168,7 +170,10 @@ def curve(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Results side by side: parameters, tokens, loss on the test split, recall, and what the training took."""
+    """Results side by side: parameters, tokens, loss on the test split, recall, and what the training took.
+
+    A run that has not ended has no loss on the test split yet.
+    """
     rows: list[tuple[str, ...]] = [
         ("run", "seed", "total", "active", "tokens", "CE", "bits/byte", "recall", "TFLOPs", "seconds")
     ]
@@ -176,10 +181,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         recipe = Recipe.from_dict(result["recipe"])
         recalled = "" if result["recall"] is None else f"{result['recall']:.1%}"
         total, active = result["params"]["total"], result["params"]["active"]
-        sizes = (f"{total:,}", f"{active:,}", f"{recipe.tokens:,}")
-        losses = (f"{result['ce']:.4f}", f"{result['bpb']:.4f}", recalled)
+        tokens = (result["curve"][-1]["step"] + 1) * recipe.batch_size * recipe.model.context
+        sizes = (f"{total:,}", f"{active:,}", f"{tokens:,}")
+        losses = (
+            *("" if result[name] is None else f"{result[name]:.4f}" for name in ("ce", "bpb")),
+            recalled,
+        )
         costs = (
-            f"{recipe.tokens * result['flops_per_token'] / 1e12:.1f}",
+            f"{tokens * result['flops_per_token'] / 1e12:.1f}",
             f"{result['curve'][-1]['seconds']:.0f}",
         )
         rows.append((recipe.name, str(recipe.plan.seed), *sizes, *losses, *costs))
@@ -224,6 +233,27 @@ def read_result(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no finished run: there is no {RESULT} in it") from None
     return result
+
+
+def so_far(folder: Path) -> dict[str, Any]:
+    """The result of a run; of one that has not ended, what is known: its curve, and None for what is measured last.
+
+    Raises ValueError if there is no run, or if it has not been evaluated yet.
+    """
+    if (folder / RESULT).exists():
+        return read_result(folder)
+    recipe, points = read_recipe(folder), curve(folder)
+    if not points:
+        raise ValueError(f"the run in {folder} has not been evaluated yet")
+    total, active = costs.num_params(recipe.model)
+    return {
+        "recipe": recipe.to_dict(),
+        "corpus": corpus_of(folder),
+        "params": {"total": total, "active": active},
+        "flops_per_token": costs.flops_per_token(recipe.model),
+        **dict.fromkeys(("ce", "bpb", "recall")),
+        "curve": points,
+    }
 
 
 def _short(value: Any) -> Any:
