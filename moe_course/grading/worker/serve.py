@@ -23,7 +23,7 @@ from moe_course.grading.exercises import protocol
 from moe_course.grading.exercises.protocol import ForbiddenImport, Raised, plain, raised
 from moe_course.grading.worker import syscalls
 from moe_course.grading.worker.clock import Clock
-from moe_course.grading.worker.pristine import remembered_probes, restore
+from moe_course.grading.worker.pristine import Disturbed, intact, release, remembered_probes, restore
 from moe_course.grading.worker.settings import neutral_settings
 from moe_course.grading.worker.wire import REQUEST, encode, read_frame, send, write_frame
 
@@ -102,34 +102,46 @@ def unknown(namespace: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer until the judge hangs up. Each reply carries the number of its request.
 
-    The first request names the masked modules and the seconds of a cell, then come the cells, then the probes.
+    The first request names the masked modules and the seconds of a cell, then come the cells, then the probes. Except
+    in a cell, and where a probe calls `theirs`, everything runs on what was remembered before the first cell; what
+    this needs is held in local variables, which no submission can set.
     """
     from moe_course.grading.worker.notebook import Notebook
 
     notebook = Notebook.instance()
     budget = Budget(CELL_SECONDS)
-    probes = remembered_probes()
+    probes, memory = remembered_probes()
+    again, code, sound = restore, restore.__code__, intact
+    frame = b""
     while True:
         with neutral_settings():
+            again.__code__ = code
+            again(memory)
             try:
+                if frame:
+                    send(replies, frame)
                 message = read_frame(requests, REQUEST)
+                frame = encode({"number": message["number"], "error": None})
+                if "probe" in message:
+                    probe = dict(probes).get(message["probe"], unknown)
+                    kwargs = message["kwargs"]
+                    if message.get("asks"):
+                        kwargs = {**kwargs, "ask": partial(ask, requests, replies, message["number"])}
+                    frame = answer(message["number"], probe, notebook.user_ns, message["args"], kwargs)
+                    if not sound(memory):
+                        again.__code__ = code
+                        again(memory)
+                        frame = encode({"number": message["number"], "raised": raised(Disturbed())})
             except EOFError:
                 return
-            if "probe" in message:
-                restore()
-                probe = probes.get(message["probe"], unknown)
-                kwargs = message["kwargs"]
-                if message.get("asks"):
-                    kwargs = {**kwargs, "ask": partial(ask, requests, replies, message["number"])}
-                frame = answer(message["number"], probe, notebook.user_ns, message["args"], kwargs)
+            finally:
+                release()
         if "masked" in message:
             sys.meta_path.insert(0, Mask(message["masked"]))
             budget = Budget(message["cell_seconds"])
-            frame = encode({"number": message["number"], "error": None})
         elif "cell" in message:
             error = run_cell(notebook, message["cell"], message["lost"], budget)
             frame = encode({"number": message["number"], "error": error})
-        send(replies, frame)
 
 
 class Budget:

@@ -169,12 +169,13 @@ def block_with_module(
             for p in everything
         ]
         slopes = torch.zeros_like(x_BSD, dtype=torch.float64)
-        with torch.no_grad():
-            for place in range(x_BSD.numel()):
-                step = torch.zeros(x_BSD.numel(), dtype=torch.float64)
-                step[place] = 1e-3
-                step = step.view_as(x)
-                slopes.view(-1)[place] = (loss(block, x + step) - loss(block, x - step)) / 2e-3
+        for place in range(
+            x_BSD.numel()
+        ):  # with gradients, as above: a block cannot tell the one from the other
+            step = torch.zeros(x_BSD.numel(), dtype=torch.float64)
+            step[place] = 1e-3
+            ends = [(x.detach() + sign * step.view_as(x)).requires_grad_() for sign in (1, -1)]
+            slopes.view(-1)[place] = torch.sub(*(loss(block, end).detach() for end in ends)) / 2e-3
         with torch.no_grad():
             trained = output(block, x_BSD.double())
             theirs(block.eval)

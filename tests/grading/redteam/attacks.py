@@ -236,7 +236,7 @@ PATCHES = {
     "patched_graders": attack(
         f"""
         import moe_course.grading as grading
-        from moe_course.grading import expect, protocol
+        from moe_course.grading.exercises import expect
         for name in [name for name in vars(expect) if name.startswith("expect")]:
             setattr(expect, name, lambda *args, **kwargs: None)
         grading.check = lambda *args: 1e9
@@ -253,11 +253,12 @@ PATCHES = {
     ),
     "patched_plain": attack(
         f"""
-        from moe_course.grading import protocol, worker
+        from moe_course.grading.exercises import protocol
+        from moe_course.grading.worker import serve
         import graders.probes
         class Evil:
             def __reduce__(self): return (print, ("evil",))
-        graders.probes.plain = protocol.plain = worker.plain = lambda value, depth=0: Evil()
+        graders.probes.plain = protocol.plain = serve.plain = lambda value, depth=0: Evil()
         {WRONG}
         """
     ),

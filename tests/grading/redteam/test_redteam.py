@@ -5,11 +5,14 @@ Each case asserts the score of its own; what stands beside it is graded as if it
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import hashlib
 import json
 import os
+import pkgutil
+import re
 import shutil
 import socket
 import sys
@@ -36,6 +39,7 @@ from moe_course.grading.worker.sandbox import Limits, problem
 
 FULL = {name: float(points(name)) for name in NAMES}
 SMALL = Limits(memory=700 << 20, processes=40, file_size=8 << 20, disk=16 << 20)
+OURS = re.compile(r"(moe_course|graders\.probes)(\.\w+)+")  # a module, or a name in one
 NEIGHBOURS = ("aaa_neighbour", "neighbour", "zzz_neighbour")  # before, between and after the others
 
 
@@ -321,6 +325,21 @@ def test_an_attacker_gets_what_the_answer_is_worth(run, name):
     assert (record["status"], scores(record)) == ("graded", expected)
     tried = {name: status for name, status in statuses(record).items() if status != "not attempted"}
     assert tried == dict.fromkeys(attack.kept, "passed") | {attack.exercise: attack.status}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_an_attack_names_exists(name):
+    """An import of a module that has moved ends the attack before it begins."""
+    for node in ast.walk(ast.parse(ATTACKS[name].source)):
+        wanted = []
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and OURS.fullmatch(str(node.value)):
+            wanted = [node.value]
+        for path in wanted:
+            assert not path.startswith(("moe_course", "graders")) or pkgutil.resolve_name(path), path
 
 
 @pytest.mark.parametrize("name", HONEST)
