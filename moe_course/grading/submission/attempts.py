@@ -103,9 +103,9 @@ def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
         marks = metadata if isinstance(metadata, Mapping) else {}
         nbgrader = marks.get("nbgrader")
         nbgrader = nbgrader if isinstance(nbgrader, Mapping) else {}
-        if nbgrader.get("grade"):
-            continue
         found = _definitions(source) or _definition_by_id(nbgrader.get("grade_id"), source)
+        if nbgrader.get("grade") and not found:  # a check; an answer is one whatever its marks say
+            continue
         definitions |= found
         if found or nbgrader.get("solution"):
             answers.add(len(sources))
