@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
+from nbgrader.coursedir import CourseDirectory
 from nbgrader.exchange.default import ExchangeReleaseFeedback
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Integer
@@ -30,6 +31,8 @@ from moe_course.grading.submission.repair import Ungradable, repair
 from moe_course.grading.submission.sanitising import make_inert
 from moe_course.grading.worker.sandbox import walls
 
+OF_THE_EXCHANGE = ("timestamp.txt", "submission_secret.txt")
+
 
 class Repair(NbGraderPreprocessor):
     """Puts a damaged notebook of the course back into the shape of its release; every repair is logged."""
@@ -37,6 +40,9 @@ class Repair(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
         """The repaired notebook. Raises Ungradable, which nbgrader reports for this student."""
         name = resources["nbgrader"]["notebook"]
+        if converter := getattr(self.parent, "parent", None):  # the exporter belongs to nbgrader's Autograde
+            for path in _leave_out_other_files(converter.coursedir, resources["nbgrader"]):
+                self.log.warning("%s: %s stays in submitted/", resources["nbgrader"]["student"], path)
         if not exercises_of(name):
             _make_inert(nb, name)
             return nb, resources
@@ -45,6 +51,24 @@ class Repair(NbGraderPreprocessor):
         for note in repaired.notes:
             self.log.warning("%s: %s", resources["nbgrader"]["student"], note)
         return repaired.notebook, resources
+
+
+def _leave_out_other_files(coursedir: CourseDirectory, names: dict[str, Any]) -> list[Path]:
+    """Delete what nbgrader copied from beside the submitted notebook; returns the paths within the submission.
+
+    Formgrader serves such files, pages and scripts too, with the instructor's rights, and the learner gets them back
+    with the feedback, also where they were links to files that only the instructor can read. The master versions from
+    the source folder stay, and the files of the exchange.
+    """
+    student, assignment = names["student"], names["assignment"]
+    graded = Path(coursedir.format_path(coursedir.autograded_directory, student, assignment))
+    masters = Path(coursedir.format_path(coursedir.source_directory, ".", assignment))
+    others = [path.relative_to(graded) for path in sorted(graded.rglob("*")) if not path.is_dir()]
+    others = [path for path in others if path.suffix != ".ipynb" and str(path) not in OF_THE_EXCHANGE]
+    others = [path for path in others if not (masters / path).is_file()]
+    for path in others:
+        (graded / path).unlink()
+    return others
 
 
 class Inert(NbGraderPreprocessor):
@@ -130,8 +154,9 @@ class ReleaseFeedback(ExchangeReleaseFeedback):
     def copy_files(self) -> None:
         """Copy the feedback files of one assignment to the exchange."""
         folders = sorted(map(Path, glob.glob(self.src_path)))
-        needs = ("timestamp.txt", "submission_secret.txt")
-        others = [folder for folder in folders if not all((folder / name).is_file() for name in needs)]
+        others = [
+            folder for folder in folders if not all((folder / name).is_file() for name in OF_THE_EXCHANGE)
+        ]
         if others:
             self.log.warning(
                 "Not submitted through the exchange, so hand out their feedback yourself: %s",

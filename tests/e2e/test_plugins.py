@@ -105,6 +105,12 @@ def plant_beside(notebook_path):
     for name in ("conftest.py", "sitecustomize.py", "torch.py", "nbgrader_config.py", "moe_course.py"):
         (notebook_path.parent / name).write_text("raise SystemExit('planted by a submission')\n")
     (notebook_path.parent / "pytest.ini").write_text("[pytest]\naddopts = --collect-only\n")
+    page = "<script>fetch('/formgrader/api/grade/1', {method: 'PUT'})</script>"
+    (notebook_path.parent / "pages").mkdir()
+    for name in ("results.html", "pages/results.xhtml", "plot.svg", "a.js", "noname", "b.IPYNB", "c.HTML"):
+        (notebook_path.parent / name).write_text(page)
+    (notebook_path.parent / "gradebook.txt").symlink_to(notebook_path.parents[3] / "gradebook.db")
+    (notebook_path.parent / "timestamp.txt").write_text("2027-03-01 12:00:00 UTC")
 
 
 # ------------------------------------------------------------------------------------------------- the one run
@@ -122,6 +128,7 @@ def run(tmp_path_factory):
     base = tmp_path_factory.mktemp("plugins")
     course = Course(base / "course", base / "learner", jupyter_env(base / "home", base / "exchange"))
     shutil.copytree(ROOT / "solutions" / ASSIGNMENT, course.root / "solutions" / ASSIGNMENT)
+    (course.root / "solutions" / ASSIGNMENT / "figure.svg").write_text("<svg/>")
     config = (ROOT / "nbgrader_config.py").read_text(encoding="utf-8")
     (course.root / "nbgrader_config.py").write_text(config + HURRIED, encoding="utf-8")
     course.nbgrader("generate_assignment", ASSIGNMENT, "--force")
@@ -245,6 +252,15 @@ def test_no_file_that_was_there_is_changed(run):
     before, after = run.files
     assert {path for path, content in before.items() if after.get(path) != content} == set()
     assert not [path for path in after if "planted_by_a_submission" in path]
+
+
+def test_formgrader_and_feedback_get_the_notebook_alone(run):
+    """And what the course's own folder has beside it."""
+    _, after = run.files
+    folder = f"autograded/always_equal/{ASSIGNMENT}/"
+    beside = {path.removeprefix(folder) for path in after if path.startswith(folder)}
+    assert beside == {f"{ASSIGNMENT}.ipynb", "timestamp.txt", "figure.svg"}
+    assert f"submitted/always_equal/{ASSIGNMENT}/results.html" in after
 
 
 def test_nothing_reached_a_listener_outside(run):
