@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
 import pytest
+import torch
 from graders.probes import call
+from graders.probes.capacity import ask_layer
 
+from moe_course.grading.exercises.rubric import points
 from moe_course.grading.judge import files
 from moe_course.grading.judge.files import Turns, grade_submission
 from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
@@ -72,6 +76,57 @@ def test_a_sleeping_answer_is_charged():
         with pytest.raises(SubjectLost, match=r"no answer within 0\.5 seconds") as lost:
             worker.run(call, "f")
         assert lost.value.status == "timed out"
+
+
+def test_what_the_judge_takes_for_an_answer_is_not_charged():
+    """And while it works it out, the deadline does not pass either."""
+    x_BSD = torch.zeros(1, 2, 2)
+    source = "import time\ndef f(layer, x_BSD, place):\n    time.sleep({})\n    return layer(x_BSD)"
+
+    def slowly(x, dy):
+        time.sleep(2.0)
+        return x
+
+    with WorkerSubject([source.format(0)], seconds=1.5) as worker:
+        worker.allow(1.9)
+        assert worker.run(ask_layer, "f", x_BSD, 0, 1, answers=slowly).error is None
+        assert worker._left > 0
+    late = pytest.raises(SubjectLost, match=r"no answer within 0\.5 seconds")
+    with WorkerSubject([source.format(60)], seconds=0.5) as worker, late:
+        worker.run(ask_layer, "f", x_BSD, 0, 1, answers=slowly)
+
+
+@linux
+def test_beside_processes_that_spin_nobody_loses_a_point():
+    """An answer that takes 0.4 s of processor time, waits longer than 0.6 s for its processor, and has 1 s."""
+    allowed = os.sched_getaffinity(0)
+    source = """
+        import time
+        slept = []
+        def ffn_params(d_model, d_ff):
+            until = time.process_time() + 0.4
+            while not slept and time.process_time() < until:
+                pass
+            slept.append(1)
+            return 3 * d_model * d_ff
+    """
+    with WorkerSubject([textwrap.dedent(source)], seconds=1.0) as worker:
+        worker.start()
+        process = worker._worker.process.pid
+        for thread in os.listdir(f"/proc/{process}/task"):
+            os.sched_setaffinity(int(thread), [min(allowed)])
+        spin = f"import os; os.sched_setaffinity(0, [{min(allowed)}])\nwhile True: pass"
+        others = [subprocess.Popen([sys.executable, "-S", "-c", spin]) for _ in range(4)]
+        try:
+            before = clock.waited(process)
+            verdict = grade("ffn_params", worker, 1)
+            kept_waiting = clock.waited(process) - before
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+    assert (verdict.status, verdict.score) == ("passed", points("ffn_params"))
+    assert kept_waiting > 0.6
 
 
 def test_turns_let_one_be_alone():

@@ -1,7 +1,8 @@
 """How long a worker has had for its answer, where other processes may keep the processor from it.
 
 Linux tells for each process how long it was ready to run and had to wait (/proc/PID/schedstat). That time is the
-neighbours' doing, and no deadline counts it. Where a system does not tell, all time counts.
+neighbours' doing, and no deadline counts it; nor the time in which the judge works out what a worker has asked. Where
+a system does not tell how long a process waited, only the latter is taken off.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 WALL = 10  # a deadline ends after this many times its seconds, whoever had the processor
@@ -24,10 +25,23 @@ class Clock:
         self._started = time.monotonic()
         self._waited = waited(main)
         self._used = used(family)
+        self._stopped: float | None = None
+        self._off = 0.0
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time in here is not counted."""
+        self._stopped = time.monotonic()
+        try:
+            yield
+        finally:
+            self._off += time.monotonic() - self._stopped
+            self._stopped = None
 
     def spent(self) -> float:
-        """Seconds since the start, without those in which the worker waited for a processor."""
-        return time.monotonic() - self._started - (waited(self._main) - self._waited)
+        """Seconds since the start, without those in which the worker waited for a processor or for the judge."""
+        until = self._stopped or time.monotonic()
+        return until - self._started - self._off - (waited(self._main) - self._waited)
 
     def over(self, seconds: float, family: Iterable[int] = ()) -> str:
         """Why a deadline of `seconds` is over, "" while it is not."""

@@ -104,15 +104,15 @@ def ask(
 ) -> Any:
     """The worker's reply to a message, or its first words where there is none.
 
-    seconds: the deadline, by a `clock` that does not count the time in which other processes had the processor.
+    seconds: the deadline, by a `clock` that counts neither the time in which other processes had the processor nor
+    that which the judge takes in `talk`.
     talk: what to send back on a question that comes before the reply; None on the reply itself.
     Raises SubjectLost where nothing comes in time, or the worker ends or uses too much memory.
     """
     clock = clock or Clock(worker.main(), worker.family())
     answer: Future[Any] = Future()
-    Thread(
-        target=_exchange, args=(worker.requests, worker.replies, message, answer, talk), daemon=True
-    ).start()
+    exchange = (worker.requests, worker.replies, message, answer, clock, talk)
+    Thread(target=_exchange, args=exchange, daemon=True).start()
     while True:
         try:
             reply = answer.result(timeout=WATCH)
@@ -128,14 +128,18 @@ def ask(
 
 
 def _exchange(
-    requests: BinaryIO, replies: BinaryIO, message: Any, answer: Future[Any], talk: Talk | None
+    requests: BinaryIO, replies: BinaryIO, message: Any, answer: Future[Any], clock: Clock, talk: Talk | None
 ) -> None:
     """Send and receive in a thread of its own, the one way to wait with a deadline on every system."""
     try:
         if message is not None:
             write_frame(requests, message, REQUEST)
         reply = read_frame(replies)
-        while talk is not None and (more := talk(reply)) is not None:
+        while talk is not None:
+            with clock.stopped():
+                more = talk(reply)
+            if more is None:
+                break
             write_frame(requests, more, REQUEST)
             reply = read_frame(replies)
         answer.set_result(reply)
