@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from moe_course.grading.exercises import locate
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.judge.files import check_file, grade_submission
-from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
+from moe_course.grading.judge.subject import ProbeFailed, SubjectLost, WorkerSubject
 from moe_course.grading.submission.attempts import read
 from moe_course.grading.worker import memory, mounts, sandbox, sandboxed
 from moe_course.grading.worker.sandbox import Limits, masked_modules
@@ -323,6 +324,37 @@ def test_memory_is_counted_over_all_processes(inside):
         with pytest.raises(SubjectLost, match="the limit is 700 MiB") as lost:
             subject.run(call, *attack)
         assert lost.value.status == "out of memory"
+
+
+def test_a_reply_of_64_mib_costs_the_judge_no_memory(inside):
+    """Neither one that the worker itself refuses to send, nor one that the learner's code writes past the worker."""
+    subject = inside("""
+        import os, struct, torch
+        def large():
+            return torch.zeros(16 << 20)
+        def small():
+            return 7
+        def forged():
+            frame = struct.pack(">QQ", 100, 64 << 20) + bytes(64 << 20)
+            for descriptor in range(3, 40):
+                try:
+                    os.write(descriptor, frame)
+                except OSError:
+                    pass
+    """)
+    subject.start()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProbeFailed, match="67108864 of tensors"):
+            subject.run(call, "large")
+        assert run(subject, "small") == 7
+        with pytest.raises(SubjectLost, match="too large: 100 bytes of text and 67108864") as lost:
+            subject.run(call, "forged")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert lost.value.status == "crashed"
+    assert run(subject, "small") == 7
 
 
 def test_forked_children_do_not_count_what_they_share(inside):

@@ -218,4 +218,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from moe_course.grading.worker import (
+        serve as imported,
+    )  # the module of that name, which `pristine` remembers
+
+    imported.main()

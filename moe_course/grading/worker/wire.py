@@ -25,7 +25,7 @@ REQUEST = (64 << 20, 64 << 20)  # the most bytes of JSON and of tensors; nobody 
 REPLY = (
     256 << 10,
     1 << 20,
-)  # of a reply; the largest that a right answer of the course needs have 6 kB and 43 kB
+)  # of a reply; the largest that right answers of the course need have 6 kB and 65 kB
 MAX_TENSORS = 2_000
 MAX_DIMS = 8
 CHUNK = 1 << 20  # bytes read at a time, so that an announced size costs nothing until it arrives
@@ -107,7 +107,9 @@ def _read_exactly(stream: BinaryIO, count: int) -> bytes:
 def _check_sizes(sizes: tuple[int, ...], largest: tuple[int, int]) -> None:
     text, body = sizes
     if text > largest[0] or body > largest[1]:
-        raise ProtocolError(f"a message of {text} bytes of text and {body} of tensors is too large")
+        raise ProtocolError(
+            f"too large: {text} bytes of text and {body} of tensors, where {largest[0]} and {largest[1]} are the most"
+        )
 
 
 def _compact_strides(tensor: torch.Tensor) -> list[int]:
