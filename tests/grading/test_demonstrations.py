@@ -101,6 +101,22 @@ def test_what_a_helper_computes_from_runs_in_the_notebooks_order(tmp_path):
     assert ran == ["setup", "s1-shapes", STUBS[0], own, ANSWER, *STUBS[1:]]
 
 
+def without(notebook, *ids):
+    notebook["cells"] = [cell for cell in notebook["cells"] if cell["id"] not in ids]
+    return notebook
+
+
+def test_a_deleted_demonstration_runs_where_an_answer_reads_from_it(tmp_path):
+    """In the learner's kernel its values were still there; where the learner defines such a name, theirs counts."""
+    own = "three = w_gate_DF.shape[1]\ndef area(a, b): return three * a * b"
+    kept = run_of(with_own(notebook_01(), own), tmp_path)
+    assert run_of(without(with_own(notebook_01(), own), "s1-shapes"), tmp_path) == kept
+    unread = "def area(a, b): return 3 * a * b"
+    assert "s1-shapes" not in run_of(without(with_own(notebook_01(), unread), "s1-shapes"), tmp_path)
+    mine = f"w_gate_DF = torch.ones(2, 3)\n{own}"
+    assert "s1-shapes" not in run_of(without(with_own(notebook_01(), mine), "s1-shapes"), tmp_path)
+
+
 @pytest.mark.parametrize("change", ["{}\n", "# mine\n{}", "\n\n{}  # mine"])
 def test_a_demonstration_with_a_comment_is_still_the_course_s(change, tmp_path):
     notebook = with_own(notebook_01(), "def area(a, b): return 3 * a * b")

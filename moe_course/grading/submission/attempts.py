@@ -6,7 +6,7 @@ import ast
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 from moe_course.grading.exercises import locate
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS, PART_OF
 from moe_course.grading.submission import scripts
-from moe_course.grading.submission.demonstrations import needed
+from moe_course.grading.submission.demonstrations import defines, needed
 from moe_course.grading.submission.scripts import statement_forms
 from moe_course.grading.submission.syntax import definitions_in, parsed, without_docstrings
+
+KINDS = ("answer", "demonstration", "own")  # of a cell that runs
 
 
 class Unreadable(ValueError):
@@ -93,12 +95,11 @@ def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
     """The submission in code cells, each with its metadata if the file had any.
 
     Everything runs but the checks, for in batch grading the judge asks the questions, and the demonstrations of the
-    course, of which only those run that an answer needs.
+    course, of which only those run that an answer needs; also where the learner has deleted them, since in their own
+    kernel the values were still there.
     """
     definitions: dict[str, str] = {}
-    sources: list[str] = []
-    answers: set[int] = set()
-    demonstrations: set[int] = set()
+    found_cells: list[tuple[str, str]] = []  # each with what it is
     for source, metadata in cells:
         marks = metadata if isinstance(metadata, Mapping) else {}
         nbgrader = marks.get("nbgrader")
@@ -108,13 +109,41 @@ def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
             continue
         definitions |= found
         if found or nbgrader.get("solution"):
-            answers.add(len(sources))
+            kind = "answer"
         elif "setup" not in _tags(marks) and statement_forms(source) in _demonstrations():
-            demonstrations.add(len(sources))
-        sources.append(source)
-    wanted = needed(sources, answers, demonstrations)
-    run = [source for n, source in enumerate(sources) if n not in demonstrations or n in wanted]
+            kind = "demonstration"
+        else:
+            kind = "own"
+        found_cells.append((source, kind))
+    found_cells = _with_deleted(found_cells, {PART_OF[part].notebook for part in definitions})
+    sources = [source for source, _ in found_cells]
+    places = {sort: {n for n, (_, kind) in enumerate(found_cells) if kind == sort} for sort in KINDS}
+    wanted = needed(sources, places["answer"], places["demonstration"])
+    run = [source for n, source in enumerate(sources) if n not in places["demonstration"] or n in wanted]
     return Submission(path, tuple(run), definitions)
+
+
+def _with_deleted(cells: list[tuple[str, str]], notebooks: Collection[str]) -> list[tuple[str, str]]:
+    """The cells, and each of the notebooks' demonstrations that is not among them, where the course has it.
+
+    Only demonstrations whose names no cell of the learner's defines come back: what they defined has the last word.
+    """
+    places = {statement_forms(source): n for n, (source, _) in enumerate(cells)}
+    parts = {part: n for n, (source, _) in enumerate(cells) for part in _definitions(source)}
+    taken = {name for source, kind in cells if kind != "demonstration" for name in defines(source)}
+    before: dict[int, list[tuple[str, str]]] = {}
+    at = 0
+    for source, metadata, notebook in _released():
+        if notebook in notebooks and not metadata.get("nbgrader", {}).get("grade"):
+            form, mine = (
+                statement_forms(source),
+                [parts[part] for part in _definitions(source) if part in parts],
+            )
+            if form in places or mine:
+                at = 1 + max([places.get(form, -1), *mine])
+            elif form in _demonstrations() and (names := defines(source)) and not names & taken:
+                before.setdefault(at, []).append((source, "demonstration"))
+    return [new for n in range(len(cells) + 1) for new in (*before.get(n, ()), *cells[n : n + 1])]
 
 
 def _tags(marks: Mapping[str, Any]) -> Sequence[Any]:
@@ -171,14 +200,15 @@ def is_stub(name: str, source: str) -> bool:
 
 
 @functools.cache
-def _released() -> list[tuple[str, dict[str, Any]]]:
-    """The source and metadata of every code cell that was handed out, all notebooks in a row."""
-    cells: list[dict[str, Any]] = []
+def _released() -> list[tuple[str, dict[str, Any], str]]:
+    """The source, metadata and notebook of every code cell that was handed out, all notebooks in a row."""
+    cells: list[tuple[str, dict[str, Any], str]] = []
     for notebook in NOTEBOOKS:
         path = locate.released(notebook)
         if path.is_file():
-            cells += _with_setup(json.loads(path.read_text(encoding="utf-8"))["cells"])
-    return [(cell_source(cell), cell["metadata"]) for cell in cells]
+            code = _with_setup(json.loads(path.read_text(encoding="utf-8"))["cells"])
+            cells += [(cell_source(cell), cell["metadata"], notebook) for cell in code]
+    return cells
 
 
 def _with_setup(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -192,7 +222,7 @@ def _with_setup(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @functools.cache
 def _stubs() -> dict[str, str | None]:
     stubs: dict[str, str | None] = {}
-    for source, _ in _released():
+    for source, _, _ in _released():
         for name, text in _definitions(source).items():
             stubs[name] = normalised(text, name)
     return stubs
@@ -203,6 +233,6 @@ def _demonstrations() -> frozenset[tuple[str, ...]]:
     """The released cells that are neither set-up nor exercise, each by the form of its statements."""
     return frozenset(
         statement_forms(source)
-        for source, metadata in _released()
+        for source, metadata, _ in _released()
         if "setup" not in _tags(metadata) and not metadata.get("nbgrader", {}).get("solution")
     )

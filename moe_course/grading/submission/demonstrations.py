@@ -96,6 +96,13 @@ def needed(cells: Sequence[str], answers: Collection[int], demonstrations: Colle
     return {statements[at].cell for at in seen if statements[at].cell in demonstrations}
 
 
+def defines(source: str) -> frozenset[str]:
+    """The names that a cell binds, without those that it imports."""
+    tree = parsed(source)
+    statements = [_Statement(0, node) for node in (tree.body if tree else ())]
+    return frozenset(name for each in statements for name in each.binds - each.imports.keys())
+
+
 def _origin(statements: Sequence[_Statement], name: str, before: int) -> Iterator[int]:
     """The last statement above `before` that binds `name`, and those between that change the value."""
     changes: list[int] = []
