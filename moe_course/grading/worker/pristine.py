@@ -101,7 +101,9 @@ def _remember(own: Iterable[ModuleType]) -> Memory:
         ]
         classes += [value for value in mine if isinstance(value, type)]
     everywhere = tuple((module.__name__, module) for module in (*own, *others))
-    holders = [(cls, vars(cls), frozenset(vars(cls)), tuple(vars(cls).items())) for cls in classes]
+    holders: list[tuple[Any, ...]] = [
+        (cls, vars(cls), frozenset(vars(cls)), tuple(vars(cls).items())) for cls in classes
+    ]
     holders += [(None, vars(module), frozenset(vars(module)), tuple(vars(module).items())) for module in own]
     holders += [(None, vars(module), None, tuple(vars(module).items())) for module in others]
     holders += [(None, sys.modules, None, everywhere)]
