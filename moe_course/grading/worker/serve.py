@@ -10,6 +10,7 @@ between them.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import random
 import signal
@@ -217,9 +218,5 @@ def main() -> None:
     os._exit(0)  # no clean-up that a submission could have planted
 
 
-if __name__ == "__main__":
-    from moe_course.grading.worker import (
-        serve as imported,
-    )  # the module of that name, which `pristine` remembers
-
-    imported.main()
+if __name__ == "__main__":  # the module of that name, which is what `pristine` remembers
+    importlib.import_module("moe_course.grading.worker.serve").main()
