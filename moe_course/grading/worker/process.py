@@ -22,9 +22,9 @@ from moe_course.grading.worker.wire import REQUEST, ProtocolError, read_frame, w
 PROGRAM = (
     "-s",
     "-P",
-    "-m",
-    "moe_course.grading.worker.serve",
-)  # no user packages, nothing from the current folder
+    "-c",
+    "from moe_course.grading.worker.serve import main; main()",
+)  # no user packages, no "."
 START_SECONDS = (
     300.0  # for Python and PyTorch, before any code of the learner's runs, on a machine that may be busy
 )

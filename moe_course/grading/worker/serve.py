@@ -1,6 +1,8 @@
 """The process that runs a learner's code in batch grading. It holds no test and no expected value.
 
-    python -m moe_course.grading.worker.serve FOLDER_OF_GRADERS [BYTES_OF_MEMORY]
+    python -c "from moe_course.grading.worker.serve import main; main()" FOLDER_OF_GRADERS [BYTES_OF_MEMORY]
+
+It is imported, and not run as the main module: that one is the learner's notebook.
 
 It first receives the learner's cells, one at a time, and runs each in `notebook.Notebook`; then it answers one probe
 after the other. Frames go through private copies of stdin and stdout, so nothing that a submission prints can get
@@ -10,7 +12,6 @@ between them.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import random
 import signal
@@ -216,7 +217,3 @@ def main() -> None:
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     os._exit(0)  # no clean-up that a submission could have planted
-
-
-if __name__ == "__main__":  # the module of that name, which is what `pristine` remembers
-    importlib.import_module("moe_course.grading.worker.serve").main()
