@@ -20,7 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from moe_course.moe.dispatchers import DISPATCHES, DispatchFunction
+from moe_course.moe.dispatchers import DISPATCHES
 from moe_course.moe.experts import init_experts
 from moe_course.tables import text_table
 
@@ -62,7 +62,7 @@ class PowerLaw:
 
 
 def measure(
-    grid: Sequence[Iterable[int]] = GRID, widths: tuple[int, int] = WIDTHS, names: Iterable[str] = NAMES
+    grid: Sequence[Sequence[int]] = GRID, widths: tuple[int, int] = WIDTHS, names: Iterable[str] = NAMES
 ) -> list[Memory]:
     """Each dispatch at all combinations of tokens, experts and experts per token; the experts are drawn at random."""
     return [
@@ -121,7 +121,7 @@ def _measure(name: str, tokens: int, num_experts: int, top_k: int, widths: tuple
     )
 
 
-def _count(dispatch: DispatchFunction | Callable[..., Tensor], *inputs: Tensor) -> tuple[int, int]:
+def _count(dispatch: Callable[..., Tensor], *inputs: Tensor) -> tuple[int, int]:
     """(kept, peak) bytes of a function of tensors that returns one, as `Memory` has them."""
     leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
     dy = torch.ones_like(dispatch(*leaves))
