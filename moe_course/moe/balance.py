@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_course.moe.counts import expert_counts
-from moe_course.moe.metrics import expert_load
+from moe_course.moe.metrics import expert_load, global_load
 from moe_course.moe.router import _check_k, _top_k
 from moe_course.shapes import check_axes
 
@@ -32,6 +32,18 @@ def load_balancing_loss(probs_TE: Tensor, idx_TK: Tensor, mask_T: Tensor | None 
         # where, not a product: a padding row may hold nan
         P_E = torch.where(mask_T[:, None].bool(), p_TE, 0).sum(dim=0) / kept
     return num_experts * (f_E * P_E).sum()
+
+
+def pooled_balancing_loss(probs_TE: Tensor, counts_E: Tensor) -> Tensor:
+    """`load_balancing_loss` of some tokens of a batch, with f from the counts of more of it than these tokens.
+
+    The mean over pieces of a batch, all with the counts of the whole batch, is the loss of the whole batch. The mean
+    of the pieces' own losses is another, stricter one: it asks for an even load in each piece, although each may be
+    about one subject, and the batch even. Source: Qiu et al. 2025, arXiv 2501.11873, section 3.
+    """
+    num_experts = check_axes(probs_TE=probs_TE, counts_E=counts_E)["E"]
+    p_TE = probs_TE.to(torch.promote_types(probs_TE.dtype, torch.float32))
+    return num_experts * (global_load(counts_E[None]) * p_TE.mean(dim=0)).sum()
 
 
 def router_z_loss(logits_TE: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from lm.small import V, assert_identical, batch, make, plan, weights
 
 from moe_course.lm import TrainConfig, evaluate, learning_rate, load_model, train, train_step
 from moe_course.lm.training import checkpoint
-from moe_course.lm.training.step import accumulate_gradients, make_optimizer
+from moe_course.lm.training import step as step_module
+from moe_course.lm.training.step import accumulate_gradients, load_optimizer, make_optimizer
 from moe_course.lm.training.trainer import Clock, moe_layers, update
 
 torch.set_num_threads(1)
@@ -81,7 +82,7 @@ class TestStep:
         schedule = plan(weight_decay=0.0, clip=0.3)
         optimizers = [make_optimizer(model, schedule) for model in (one, other)]
         for step in range(3):
-            numbers, _ = update(one, optimizers[0], batch(step), schedule, schedule.peak)
+            numbers, *_ = update(one, optimizers[0], batch(step), schedule, schedule.peak)
             ce = train_step(other, batch(step), optimizers[1], schedule.lb_weight, schedule.z_weight, 0.3)
             assert numbers["ce"] == pytest.approx(ce, rel=1e-6)
         assert_identical(weights(one), weights(other))
@@ -108,10 +109,42 @@ class TestStep:
         count = sum(len(group["params"]) for group in optimizer.param_groups)
         assert count == len(list(make("moe").parameters()))
 
+    def test_pieces_balance_the_load_of_the_pieces_so_far(self):
+        """By hand: the counts of piece one, then of both."""
+        model, pieces = make("moe"), batch(0).chunk(2)
+        stats = [model(piece[:, :-1])[1].stats for piece in pieces]
+        expected = []
+        for layers in zip(*stats, strict=True):
+            counts_E = torch.zeros(5)
+            for of_piece in layers:
+                counts_E += of_piece.counts_E
+                expected.append(5 * (counts_E / counts_E.sum() * of_piece.probs_TE.mean(dim=0)).sum().item())
+        result = accumulate_gradients(model, pieces, 0.01, 0)
+        assert result.lb_loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+        own = [layer.lb_loss.item() for of_piece in stats for layer in of_piece]
+        assert result.lb_loss.item() != pytest.approx(sum(own) / len(own), rel=1e-5)
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_whether_adamw_is_fused_follows_from_the_device_that_goes_on(self, optimizer, monkeypatch):
+        schedule = plan(optimizer=optimizer)
+
+        def made(fused):
+            monkeypatch.setattr(step_module, "_fused", lambda model: fused)
+            model = make("moe")
+            return model, make_optimizer(model, schedule)
+
+        model, saved = made(fused=False)
+        update(model, saved, batch(0), schedule, 0.01)
+        _, resumed = made(fused=True)
+        load_optimizer(resumed, saved.state_dict())
+        fused = [group["fused"] for group in resumed.param_groups if "fused" in group]
+        assert fused
+        assert all(fused)
+
     def test_the_bias_moves_against_the_load_once_a_step(self):
         model = make("everything")
         schedule = plan(accumulate=2)
-        _, counts_LE = update(model, make_optimizer(model, schedule), batch(0), schedule, 0.0)
+        _, counts_LE, _ = update(model, make_optimizer(model, schedule), batch(0), schedule, 0.0)
         for layer, counts_E in zip(moe_layers(model), counts_LE, strict=True):
             assert counts_E.sum() == 2 * batch(0)[:, 1:].numel()
             expected_E = 0.01 * torch.sign(counts_E.float().mean() - counts_E)
@@ -396,13 +429,13 @@ PARALLEL = """
         return batch(step)
 
     train(model, plan(clip=1e6, log_every=1), noting, Path(sys.argv[1]), progress=False)
-    torch.save((model.state_dict(), seeds[1:]), f"{sys.argv[1]}/{rank}.pt")
+    torch.save((model.state_dict(), seeds[-5:]), f"{sys.argv[1]}/{rank}.pt")
     dist.destroy_process_group()
 """
 
 
 def test_two_processes_do_what_one_does(tmp_path):
-    """Each takes half of every batch; one process takes the same halves one after the other."""
+    """Each takes half of every batch, and the load that is balanced is that of the whole batch."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(PARALLEL), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -413,12 +446,13 @@ def test_two_processes_do_what_one_does(tmp_path):
     (two, seeds), (also, other_seeds) = (torch.load(tmp_path / "two" / f"{rank}.pt") for rank in (0, 1))
     assert_identical(two, also)
     assert len({*seeds, *other_seeds}) == 2 * 5, "a router's noise differs between steps and processes"
-    schedule = plan(accumulate=2, clip=1e6, log_every=1)
+    schedule = plan(clip=1e6, log_every=1)
     one = quietly(make("biased"), schedule, batch, tmp_path / "one")
     for name, value in weights(one).items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
     for twice, once in zip(records(tmp_path / "two"), records(tmp_path / "one"), strict=True):
         assert twice["load_LE"] == once["load_LE"]
+        assert twice["lb_loss"] == pytest.approx(once["lb_loss"], rel=1e-5)
         assert twice["ce"] == pytest.approx(once["ce"], rel=1e-5)
         # AdamW hides a gradient that is too large by a factor, and so does clipping: its norm shows it.
         assert twice["grad_norm"] == pytest.approx(once["grad_norm"], rel=1e-4)

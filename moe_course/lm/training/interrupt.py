@@ -1,4 +1,4 @@
-"""Ctrl-C that takes effect at the end of a training step."""
+"""Ctrl-C, and the signal to terminate, that take effect at the end of a training step."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import FrameType
 
 @contextmanager
 def interrupts_wait() -> Iterator[Callable[[], bool]]:
-    """Inside, the first interrupt is only noted; the function that is yielded says whether there was one.
+    """Inside, the first SIGINT or SIGTERM is only noted; the function that is yielded says whether there was one.
 
-    A second interrupt raises KeyboardInterrupt at once. Outside the main thread Python cannot handle signals, and
-    nothing is noted.
+    A second one raises KeyboardInterrupt at once. Outside the main thread Python cannot handle signals, and nothing
+    is noted.
     """
     noted = False
 
@@ -27,8 +27,9 @@ def interrupts_wait() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

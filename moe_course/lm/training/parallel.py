@@ -1,38 +1,56 @@
-"""Data parallelism, written out: every process has the whole model and computes a share of each batch.
+"""Data parallelism: every process has the whole model and computes a share of each batch.
 
 Without a process group these functions change nothing, so the trainer needs no second path. Start two processes with
 
     torchrun --nproc-per-node 2 -m moe_course train …
 
-or a script of your own that calls `start` first.
+or a script of your own that calls `start` first. docs/gpu.md tells how to use several machines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _pytree as pytree
+
+T = TypeVar("T")
 
 
 def start(device: str | None = None) -> torch.device:
     """The device to compute on: `device`, or the GPU of this process where there is one, else the CPU.
 
-    Under torchrun this process joins the process group: NCCL between GPUs, gloo between CPUs. Raises ValueError for a
-    device that this machine does not have.
+    Under torchrun this process joins the process group: NCCL between GPUs, gloo between CPUs. "cuda" is the GPU of
+    this process, the one whose number is its LOCAL_RANK. Raises ValueError for a device that this machine does not
+    have, and for "cuda:N" with several processes, for all of them would use that one.
     """
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    local, size = (
+        int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
+    )
     try:
-        chosen = torch.device(device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise ValueError(f"no device {device!r}; give cpu, cuda or cuda:N") from None
     if chosen.type == "cuda":
-        if (chosen.index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"device {device!r}: PyTorch finds {torch.cuda.device_count()} GPUs here")
+        if chosen.index is not None and size > 1:
+            raise ValueError(f"device {device!r} for {size} processes: give cuda, and each takes its own GPU")
+        chosen = torch.device("cuda", local if chosen.index is None else chosen.index)
+        count = torch.cuda.device_count()
+        if chosen.index >= count:
+            wanted = f"process {local} of this machine" if size > 1 else f"device {device or 'cuda'!r}"
+            raise ValueError(f"{wanted}: PyTorch finds {count} GPUs here")
         torch.cuda.set_device(chosen)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        if chosen.type == "cuda":
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
     return chosen
 
 
@@ -50,51 +68,104 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def share(tokens_BS1: Tensor, pieces: int) -> tuple[Tensor, ...]:
-    """The share of a batch for this process, in `pieces` equal pieces. Raises ValueError if it does not divide."""
-    rank, size = rank_and_size()
-    if len(tokens_BS1) % (size * pieces):
-        raise ValueError(
-            f"a batch of {len(tokens_BS1)} sequences does not divide into {size} processes × {pieces} pieces"
-        )
-    return tokens_BS1.chunk(size)[rank].chunk(pieces)
+    """The share of a batch for this process. `pieces` are those of the whole batch, for all processes together.
 
-
-def same_start(model: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first one."""
-    if rank_and_size()[1] > 1:
-        for tensor in (*model.parameters(), *model.buffers()):
-            dist.broadcast(tensor.detach(), src=0)
-
-
-def average_gradients(model: nn.Module) -> None:
-    """Replace each gradient by its mean over processes, in one message per dtype.
-
-    A parameter that no token of this process has used takes part with zeros: other processes may have used it.
+    So a process computes pieces / processes of them, and at least one. Raises ValueError if they do not divide.
     """
+    rank, size = rank_and_size()
+    own = -(-pieces // size)
+    if len(tokens_BS1) % (size * own):
+        raise ValueError(
+            f"a batch of {len(tokens_BS1)} sequences does not divide into {size} processes × {own} pieces"
+        )
+    return tokens_BS1.chunk(size)[rank].chunk(own)
+
+
+def together(model: nn.Module) -> nn.Module:
+    """The model with the parameters of the first process, and gradients that are means over all processes.
+
+    PyTorch's DistributedDataParallel sends gradients in buckets, in one order everywhere, while the rest of the
+    backward pass is still computed.
+    """
+    if rank_and_size()[1] == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def apart(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside, gradients of a model from `together` are added up in each process and not sent yet."""
+    inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    return inner.no_sync() if isinstance(inner, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def totals(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each tensor over all processes, all in one message. Counts are exact up to 2⁵³."""
+    if rank_and_size()[1] == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.detach().flatten().double() for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(one).to(one.dtype) for part, one in zip(parts, tensors, strict=True)]
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if rank_and_size()[1] > 1:
+        dist.barrier()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What make() returns in the first process, or the exception that it raises there, in all processes.
+
+    Only the first process calls it. The value may hold tensors in dicts, lists and tuples; they arrive on the CPU.
+    """
+    rank, size = rank_and_size()
+    if size == 1:
+        return make()
+    value: Any = None
+    failure: Exception | None = None
+    if rank == 0:
+        try:
+            value = make()
+        except Exception as error:
+            failure = error
+    leaves, layout = pytree.tree_flatten(value)
+    sent: list[Any] = [
+        [_Empty(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves],
+        layout,
+        failure,
+    ]
+    dist.broadcast_object_list(sent)
+    plain, layout, failure = sent
+    if failure is not None:
+        raise failure
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    for place, leaf in enumerate(plain):
+        if isinstance(leaf, _Empty):
+            tensor = leaves[place].to(device) if rank == 0 else leaf.on(device)
+            dist.broadcast(tensor, src=0)
+            plain[place] = tensor.cpu()
+    whole: T = pytree.tree_unflatten(plain, layout)
+    return whole
+
+
+def need_same(what: str, value: object) -> None:
+    """Raise ValueError in all processes unless all give an equal value."""
     size = rank_and_size()[1]
     if size == 1:
         return
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p in parameters:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    for dtype in {p.dtype for p in parameters}:
-        gradients = [p.grad for p in parameters if p.grad is not None and p.dtype == dtype]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= size
-        for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            g.copy_(mean.view_as(g))
+    values: list[Any] = [None] * size
+    dist.all_gather_object(values, value)
+    for rank, other in enumerate(values):
+        if other != values[0]:
+            raise ValueError(f"the {what} of process {rank} is {other!r}, that of process 0 is {values[0]!r}")
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
-    if rank_and_size()[1] > 1:
-        tensor = tensor.clone()
-        dist.all_reduce(tensor)
-    return tensor
+class _Empty:
+    """The shape and dtype of a tensor that is sent separately."""
 
+    def __init__(self, tensor: Tensor):
+        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
 
-def mean(tensor: Tensor) -> Tensor:
-    """The mean of a tensor over all processes."""
-    return total(tensor) / rank_and_size()[1]
+    def on(self, device: str) -> Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=device)

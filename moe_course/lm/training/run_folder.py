@@ -21,7 +21,7 @@ from moe_course.jsonl import Log
 from moe_course.lm.model.lm_config import LMConfig, TrainConfig
 from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training import checkpoint, parallel
-from moe_course.lm.training.step import Optimizer
+from moe_course.lm.training.step import Optimizer, load_optimizer
 
 CHECKPOINT, LOG, RESULT = "checkpoint.pt", "log.jsonl", "result.json"
 
@@ -62,12 +62,15 @@ def alone(folder: Path) -> Iterator[None]:
     """Make the folder, and keep it for this process; ValueError if another one is training in it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", blocking=False)
-    if parallel.rank_and_size()[0] == 0:
+
+    def take() -> None:
         try:
             with contextlib.suppress(NotImplementedError):  # a file system without locks
                 lock.acquire()
         except Timeout:
             raise ValueError(f"another process is training in {folder}") from None
+
+    parallel.from_first(take)
     try:
         yield
     finally:
@@ -75,19 +78,30 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def begin(folder: Path, model: Transformer, optimizer: Optimizer, plan: TrainConfig, resume: bool) -> Start:
-    """Load the checkpoint in the folder, if there is one. Errors as in `train`."""
+    """Load the checkpoint in the folder, if there is one. Errors as in `train`.
+
+    The first process reads it, and all others get its state: their folder need not be the same one.
+    """
+    state = parallel.from_first(lambda: _read(folder, model, plan, resume))
+    if state is None:
+        return Start()
+    model.load_state_dict(state["model"])
+    load_optimizer(optimizer, state["optimizer"])
+    return Start(state["step"], tuple(state["spent"]), state.get("papers", {}))
+
+
+def _read(folder: Path, model: Transformer, plan: TrainConfig, resume: bool) -> dict[str, Any] | None:
+    """The state in the folder, which must fit, or None where a run begins. The log is cut to it."""
     if not resume or not checkpoint.exists(folder / CHECKPOINT):
         need_room(folder)
         _cut_log(folder, step=0)  # what a run logged that was stopped before its first checkpoint
-        return Start()
+        return None
     state = checkpoint.load(folder / CHECKPOINT)
     _need_papers(folder, state)
     _need_same("config", state["config"], model.config.to_dict())
     _need_same("plan", state["plan"], dataclasses.asdict(plan))
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
     _cut_log(folder, state["step"])
-    return Start(state["step"], tuple(state["spent"]), state.get("papers", {}))
+    return state
 
 
 def write_papers(folder: Path, papers: Mapping[str, str]) -> dict[str, str]:
@@ -125,9 +139,8 @@ def save(
 
 def _cut_log(folder: Path, step: int) -> None:
     """Forget what was logged from `step` on: the run will log it again."""
-    if parallel.rank_and_size()[0] == 0:
-        log = Log(folder / LOG)
-        log.replace([record for record in log.records() if record["step"] < step])
+    log = Log(folder / LOG)
+    log.replace([record for record in log.records() if record["step"] < step])
 
 
 def _need_papers(folder: Path, state: Mapping[str, Any]) -> None:

@@ -6,13 +6,16 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moe_course.lm.model.lm_config import TrainConfig
+from moe_course.lm.training import parallel
 from moe_course.lm.training.muon import Muon, Together
 from moe_course.lm.training.objective import cross_entropy, moe_objective
+from moe_course.moe.balance import pooled_balancing_loss
 from moe_course.moe.casts import casts_kept
 from moe_course.moe.layer import MoEStats
 
@@ -47,12 +50,15 @@ def make_optimizer(model: nn.Module, plan: TrainConfig) -> Optimizer:
     else:
         adam.insert(0, {"params": [*matrices, *projections, *routers], **decay})
         adam.append({"params": tables, "relative": of_tables, **decay})
-    fused = next(model.parameters()).device.type == "cuda"
-    adamw = torch.optim.AdamW(adam, lr=plan.peak, betas=plan.betas, fused=fused)
+    adamw = torch.optim.AdamW(adam, lr=plan.peak, betas=plan.betas, fused=_fused(model))
     if plan.optimizer == "adamw":
         return adamw
     groups = [{"params": matrices}, {"params": projections, "split": 3}]  # query, key and value
     return Together(Muon(groups, plan.peak, iterations=plan.muon_iterations, **decay), adamw)
+
+
+def _fused(model: nn.Module) -> bool:
+    return next(model.parameters()).device.type == "cuda"
 
 
 def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], ...]:
@@ -71,12 +77,24 @@ def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], ...]:
     return kinds
 
 
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Go on from a saved state. Whether AdamW is fused follows from this device, not from the one that saved."""
+    parts: list[Optimizer] = [optimizer]
+    states = [state]
+    if isinstance(optimizer, Together):
+        parts, states = [*optimizer.optimizers], state.get("optimizers", [])
+    for part, saved in zip(parts, states, strict=False):  # load_state_dict complains where they do not fit
+        for group, saved_group in zip(part.param_groups, saved["param_groups"], strict=False):
+            saved_group |= {name: group[name] for name in ("fused", "foreach") if name in group}
+    optimizer.load_state_dict(state)
+
+
 @dataclass(frozen=True, eq=False)
 class BatchStatistics:
-    """What is reported about a batch: means over its pieces, and sums of counts. Tensors, on the device.
+    """What is reported about a batch: means over the pieces of this process, and sums of counts. On the device.
 
     ce, lb_loss, z_loss, drop_rate: 0-dim; the last three are means over the MoE layers, and 0 for a dense model.
-    counts_LE: one counts_E for each MoE layer.
+    counts_LE: one counts_E for each MoE layer, over all processes.
     """
 
     ce: Tensor
@@ -95,30 +113,43 @@ def accumulate_gradients(
 ) -> BatchStatistics:
     """Add to each parameter's gradient that of the mean objective over pieces of equal size, each tokens_BS1.
 
-    The model sees tokens[:, :-1] and predicts tokens[:, 1:]. The balancing loss is that of each piece by itself.
+    The model sees tokens[:, :-1] and predicts tokens[:, 1:]. The balancing loss has the load of all processes and of
+    the pieces up to this one; the mean of the pieces' own losses would ask for more (`pooled_balancing_loss`). The
+    counts of all layers go into one message. Gradients are sent between processes during the last backward pass.
     """
-    results = []
+    ces: list[Tensor] = []
+    of_layers: dict[str, list[Tensor]] = {"lb_loss": [], "z_loss": [], "drop_rate": []}
+    pooled_LE: list[Tensor] = []
+    alone = len(pieces) * parallel.rank_and_size()[1] == 1
     with casts_kept(pieces[0].device):
-        for tokens_BS1 in pieces:
-            with autocast or contextlib.nullcontext():
-                logits_BSV, aux = model(tokens_BS1[:, :-1])
-            ce = cross_entropy(logits_BSV, tokens_BS1[:, 1:])
-            loss = moe_objective(ce, aux.lb_losses, aux.z_losses, lb_weight, z_weight)
-            (loss / len(pieces)).backward()
-            results.append((ce.detach(), aux.stats))
-    return _summary(results)
+        for number, tokens_BS1 in enumerate(pieces, 1):
+            with parallel.apart(model) if number < len(pieces) else contextlib.nullcontext():
+                with autocast or contextlib.nullcontext():
+                    logits_BSV, aux = model(tokens_BS1[:, :-1])
+                ce = cross_entropy(logits_BSV, tokens_BS1[:, 1:])
+                pooled_LE = _added(pooled_LE, parallel.totals([stats.counts_E for stats in aux.stats]))
+                own = aux.lb_losses if alone else list(map(_pooled, aux.stats, pooled_LE))
+                loss = moe_objective(ce, own, aux.z_losses, lb_weight, z_weight)
+                (loss / len(pieces)).backward()
+            ces.append(ce.detach())
+            of_layers["lb_loss"] += own
+            of_layers["z_loss"] += aux.z_losses
+            of_layers["drop_rate"] += [stats.drop_rate for stats in aux.stats]
+    means = {
+        name: torch.stack(values).detach().mean() if values else torch.zeros_like(ces[0])
+        for name, values in of_layers.items()
+    }
+    return BatchStatistics(ce=torch.stack(ces).mean(), counts_LE=pooled_LE, **means)
 
 
-def _summary(results: list[tuple[Tensor, list[MoEStats]]]) -> BatchStatistics:
-    ce = torch.stack([ce for ce, _ in results]).mean()
-    layers = list(zip(*(stats for _, stats in results), strict=True))  # [layer][piece]
+def _added(before_LE: list[Tensor], counts_LE: list[Tensor]) -> list[Tensor]:
+    return (
+        [old_E + new_E for old_E, new_E in zip(before_LE, counts_LE, strict=True)] if before_LE else counts_LE
+    )
 
-    def mean(name: str) -> Tensor:
-        values = [getattr(stats, name).detach() for layer in layers for stats in layer]
-        return torch.stack(values).mean() if values else torch.zeros_like(ce)
 
-    counts_LE = [torch.stack([stats.counts_E for stats in layer]).sum(dim=0) for layer in layers]
-    return BatchStatistics(ce, mean("lb_loss"), mean("z_loss"), mean("drop_rate"), counts_LE)
+def _pooled(stats: MoEStats, counts_E: Tensor) -> Tensor:
+    return pooled_balancing_loss(stats.probs_TE, counts_E)
 
 
 def train_step(

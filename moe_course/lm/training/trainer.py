@@ -14,11 +14,12 @@ a CPU the results are equal to the bit.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,9 @@ def train(
     each line of the log. papers: texts by file name that say what the run is; written when the first step has
     succeeded, checked when the run is resumed.
 
-    When it is interrupted (Ctrl-C, the stop button), it ends the step, saves a checkpoint, and raises
-    KeyboardInterrupt; a second interrupt takes effect at once.
+    When it is interrupted (Ctrl-C, the stop button, SIGTERM), it ends the step, saves a checkpoint, and raises
+    KeyboardInterrupt; a second interrupt takes effect at once. Of several processes all stop after the same step,
+    whichever was interrupted. Only the first one needs the folder: what is in it is sent to the others.
     Raises FileExistsError where the folder holds a run and resume is False; ValueError where it holds another one,
     or where another process is training in it; FloatingPointError, naming the step and the last checkpoint, where
     loss or gradient is not finite; the model then has the weights from before that step.
@@ -72,10 +74,12 @@ def train(
     with run_folder.alone(folder):
         first = parallel.rank_and_size()[0] == 0
         optimizer = make_optimizer(model, plan)
+        parallel.need_same("plan", plan)
         start = run_folder.begin(folder, model, optimizer, plan, resume)
         digests = start.papers
-        parallel.same_start(model)
-        compute: Any = torch.compile(model) if plan.compile else model
+        shared = parallel.together(model)
+        compute: Any = torch.compile(shared) if plan.compile else shared
+        parallel.need_same("state", _fingerprint(model, start.step, batch))
         model.train()
 
         clock, log = Clock(*start.spent), Log(folder / LOG)
@@ -87,7 +91,7 @@ def train(
                 tokens_BS1 = batch(step)
                 torch.manual_seed(_seed(plan.seed, step))
                 rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
-                numbers, counts_LE = update(compute, optimizer, tokens_BS1, plan, rate)
+                numbers, counts_LE, stop = update(compute, optimizer, tokens_BS1, plan, rate, interrupted)
                 clock.stop(tokens_BS1[:, 1:].numel())
                 _stop_unless_finite(numbers, step, folder)
                 shown.add(note=f"loss {numbers['ce']:.4f}")
@@ -105,56 +109,76 @@ def train(
                     record |= {"load_LE": [_shares(counts_E) for counts_E in counts_LE], **speed}
                     record |= rates(speed["tokens_per_second"])
                 if evaluates and held_out:
-                    record["held_out_ce"] = evaluate(model, held_out)
+                    record["held_out_ce"] = evaluate(model, held_out, plan.bf16, shared=True)
                 if first and (logs or (evaluates and held_out)):
                     log.append(record)
                     if watch is not None:
                         watch(record, model)
-                if first and (saves or interrupted()):
+                if first and (saves or stop):
                     reached = run_folder.Start(step + 1, clock.spent, digests)
-                    run_folder.save(folder, model, optimizer, plan, reached, must=last or interrupted())
-                if interrupted() and not last:
+                    run_folder.save(folder, model, optimizer, plan, reached, must=last or stop)
+                if stop and not last:
+                    parallel.wait()  # who ends first makes torchrun end the others: not before all is saved
                     raise KeyboardInterrupt(f"stopped after step {step}; resume goes on from there")
 
 
+class Updated(NamedTuple):
+    """What one step gave: numbers to report, counts_LE over all processes, and whether any of them is to stop."""
+
+    numbers: dict[str, float]
+    counts_LE: list[Tensor]
+    stop: bool
+
+
 def update(
-    model: nn.Module, optimizer: Optimizer, tokens_BS1: Tensor, plan: TrainConfig, rate: float
-) -> tuple[dict[str, float], list[Tensor]]:
-    """One step on one batch: (numbers to report, counts_LE). If a number is not finite, the weights do not change."""
+    model: nn.Module,
+    optimizer: Optimizer,
+    tokens_BS1: Tensor,
+    plan: TrainConfig,
+    rate: float,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Updated:
+    """One step on one batch. If a number is not finite, the weights do not change.
+
+    interrupted(): whether this process was asked to stop; asked once, and all processes get the same answer.
+    """
     device = next(model.parameters()).device
-    bf16 = plan.bf16 and device.type == "cuda"
-    autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    autocast = _autocast(device, plan.bf16)
     pieces = [_to(tokens, device) for tokens in parallel.share(tokens_BS1, plan.accumulate)]
 
     optimizer.zero_grad()
     result = accumulate_gradients(model, pieces, plan.lb_weight, plan.z_weight, autocast)
-    parallel.average_gradients(model)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-    counts_LE = [parallel.total(counts_E) for counts_E in result.counts_LE]
-    numbers = _read(result, grad_norm)
+    numbers, stop = _read(result, grad_norm, interrupted())
     if all(math.isfinite(value) for value in numbers.values()):
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("relative", 1.0)
         optimizer.step()
-        for layer, counts_E in zip(moe_layers(model), counts_LE, strict=True):
+        for layer, counts_E in zip(moe_layers(model), result.counts_LE, strict=True):
             if layer.config.bias_rate:
                 layer.update_bias(counts_E)
-    return numbers, counts_LE
+    return Updated(numbers, result.counts_LE, stop)
 
 
-def evaluate(model: nn.Module, batches: Sequence[Tensor]) -> float:
+def evaluate(model: nn.Module, batches: Sequence[Tensor], bf16: bool = False, shared: bool = False) -> float:
     """CE in nats per token over batches tokens_BS1; every token has the same weight. nan if there are no batches.
 
-    Computed in the parameters' dtype. Weights, biases, modes and the random state are left as they were.
+    Computed in the parameters' dtype, or with `bf16` as training does. shared: each process computes its share of the
+    batches; all of them must call this. Weights, biases, modes and the random state are left as they were.
     """
     device = next(model.parameters()).device
+    rank, size = parallel.rank_and_size() if shared else (0, 1)
     nats, tokens = 0.0, 0
-    with evaluating(model):
-        for tokens_BS1 in batches:
+    with evaluating(model), _autocast(device, bf16):
+        for tokens_BS1 in batches[rank::size]:
             targets_BS = tokens_BS1[:, 1:].to(device)
             logits_BSV, _ = model(tokens_BS1[:, :-1].to(device))
             nats += cross_entropy(logits_BSV, targets_BS).item() * targets_BS.numel()
             tokens += targets_BS.numel()
+    if size > 1:
+        nats, tokens = parallel.totals([torch.tensor([nats, tokens], dtype=torch.float64, device=device)])[
+            0
+        ].tolist()
     return nats / tokens if tokens else math.nan
 
 
@@ -220,11 +244,34 @@ def _to(tokens: Tensor, device: torch.device) -> Tensor:
     return tokens.to(device, non_blocking=True)
 
 
-def _read(result: BatchStatistics, grad_norm: Tensor) -> dict[str, float]:
-    """The numbers of a step on the host, as means over processes. A step makes no other transfer from the device."""
-    means = torch.stack([result.ce, result.lb_loss, result.z_loss, result.drop_rate])
-    values = torch.cat([parallel.mean(means), grad_norm.reshape(1)]).tolist()
-    return dict(zip(("ce", "lb_loss", "z_loss", "drop_rate", "grad_norm"), values, strict=True))
+def _autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[object]:
+    """Products in bfloat16, on CUDA only."""
+    if bf16 and device.type == "cuda":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def _read(result: BatchStatistics, grad_norm: Tensor, stop: bool) -> tuple[dict[str, float], bool]:
+    """The numbers of a step on the host, as means over processes, and whether any process is to stop.
+
+    A step makes no other transfer from the device.
+    """
+    means = [result.ce, result.lb_loss, result.z_loss, result.drop_rate]
+    asked = torch.full_like(result.ce, float(stop))
+    sums = torch.stack(parallel.totals([*means, asked])) / parallel.rank_and_size()[1]
+    *values, stops, norm = torch.cat([sums, grad_norm.reshape(1)]).tolist()
+    names = ("ce", "lb_loss", "z_loss", "drop_rate", "grad_norm")
+    return dict(zip(names, [*values, norm], strict=True)), stops > 0
+
+
+def _fingerprint(model: nn.Module, step: int, batch: Batch) -> tuple[int, str] | None:
+    """What processes must have in common: the step, and a digest of the weights and of the step's batch."""
+    if parallel.rank_and_size()[1] == 1:
+        return None
+    digest = hashlib.sha256()
+    for tensor in (*model.state_dict().values(), batch(step)):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return step, digest.hexdigest()
 
 
 def _stop_unless_finite(numbers: dict[str, float], step: int, folder: Path) -> None:
