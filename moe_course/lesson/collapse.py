@@ -4,7 +4,7 @@ Points belong to eight subjects. Each subject has its own linear law, y = x·A_g
 can represent one law only. So every expert is needed, and the loss rises when one expert serves several subjects.
 (Experts with a hidden layer, `Arm(hidden=64)`, can represent several laws, so that the loss hardly shows a collapse.)
 All points have a common offset, as the hidden states of a trained model do; at the start this offset decides for
-nearly all points which expert has the highest probability.
+nearly all points which expert has the highest probability. Without it (`CollapseConfig(offset=0)`) few experts die.
 
 Routing is top-1, and the weight is the probability, as in Switch. The runs of an arm differ only in their seed, and
 they are trained together: the first axis of tensors, B, is the run. In all arms, runs with the same seed have the
@@ -22,19 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIGNAL, OFFSET, SPREAD = (
-    1.0,
-    1.0,
-    0.5,
-)  # size of the subjects' centres, of the common offset, of everything else
+SIGNAL, SPREAD = 1.0, 0.5  # size of the subjects' centres, and of everything else that differs between points
 FIXED = ("random", "hash", "subject")
 WORDS = 8  # so many words each subject has; a point is a word and some noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseConfig:
-    """Sizes of the problem and of its training. Raises ValueError for values that are not positive.
+    """Sizes of the problem and of its training. Raises ValueError for sizes that are not positive.
 
+    `offset` is the size of what all points have in common, 0 for nothing: the push that starts the collapse.
     With MOE_COURSE_SMALL in the environment training is a tenth as long: enough to test that a notebook
     runs, too little for its figures to be right.
     """
@@ -44,10 +41,11 @@ class CollapseConfig:
     points: int = 256  # points of a batch, the same number of each subject
     steps: int = field(default_factory=lambda: 40 if "MOE_COURSE_SMALL" in os.environ else 400)
     learning_rate: float = 0.01
+    offset: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value <= 0:
+            if value < 0 or (value == 0 and name != "offset"):
                 raise ValueError(f"{name} must be positive, got {value}")
         if self.points % self.num_experts:
             raise ValueError(f"{self.points} points cannot be shared evenly by {self.num_experts} subjects")
@@ -148,7 +146,7 @@ class _Problem:
         word_BT = torch.stack([torch.randint(WORDS, (tokens,), generator=rng) for rng in self.rngs])
         run_B1 = torch.arange(len(self.rngs))[:, None]
         x_BTD = SIGNAL * self.centre[:, subject_T] + SPREAD * self.word[run_B1, subject_T, word_BT]
-        x_BTD = x_BTD + SPREAD * self.normal(tokens, self.config.d_model) + OFFSET * self.offset
+        x_BTD = x_BTD + SPREAD * self.normal(tokens, self.config.d_model) + self.config.offset * self.offset
         x_BTGD = x_BTD.unflatten(1, (-1, subjects))  # the subjects take turns
         y_BTD = torch.einsum("btgd,bgde->btge", x_BTGD, self.law).flatten(1, 2)
         return x_BTD, y_BTD, subject_T * WORDS + word_BT

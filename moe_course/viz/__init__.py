@@ -38,6 +38,7 @@ _HOME = {
     "loss_against_load": "balance",
     "tiny_loads": "balance",
     "balance_explorer": "balance",
+    "offset_explorer": "balance",
     "queues": "capacity",
     "capacity_symptom": "capacity",
     "loss_against_drops": "capacity",

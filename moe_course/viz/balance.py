@@ -205,6 +205,60 @@ def _explorer_figure(plain: Any, helped: Any, rate: float, weight: float) -> tup
     return fig, f"Load and task loss for a bias rate of {rate:g} and a loss weight of {weight:g}"
 
 
+OFFSETS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+
+
+def offset_explorer(train: Callable[[float], tuple[Any, Any]]) -> None:
+    """A slider for what all points of the collapse lab have in common.
+
+    `train(offset)` gives the runs without help and those that route by a hash. Settings that were tried stay in the
+    figure, which begins with 0 and 1.
+    """
+    done = {offset: train(offset) for offset in (0.0, 1.0)}
+
+    def figure(offset: float) -> tuple[Figure, str]:
+        if offset not in done:
+            done[offset] = train(offset)
+        return _offset_figure(done, offset)
+
+    panel = _Panel(figure)
+    if panel.alive:
+        from ipywidgets import SelectionSlider
+
+        panel.run(
+            offset=SelectionSlider(options=OFFSETS, value=1.0, description="offset", continuous_update=False)
+        )
+    else:
+        panel.show(offset=1.0)
+
+
+def _offset_figure(done: Mapping[float, tuple[Any, Any]], offset: float) -> tuple[Figure, str]:
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
+    for value, (alone, by_hash) in sorted(done.items()):
+        places = [value + 0.015 * (n - (len(alone.seeds) - 1) / 2) for n in range(len(alone.seeds))]
+        left.plot(places, alone.dead, "o", color="#0072B2")
+        right.plot(places, alone.final_loss, "o", color="#0072B2", label="no help")
+        right.plot(places, by_hash.final_loss, "x", color=INK, label="hash")
+    alone, by_hash = done[offset]
+    experts, seeds = alone.load.shape[-1], len(alone.seeds)
+    mean, wins = float(alone.dead.float().mean()), int((alone.final_loss < by_hash.final_loss).sum())
+    left.set(
+        title=f"Offset {offset:g}: {mean:.1f} of {experts} experts dead",
+        xlabel="offset",
+        ylabel="dead experts, a dot a seed",
+        ylim=(-0.3, experts + 0.3),
+    )
+    right.set(
+        title=f"No help beats a hash on {wins} of {seeds} seeds",
+        xlabel="offset",
+        ylabel="task loss: error / target",
+        ylim=(0, None),
+    )
+    handles, labels = right.get_legend_handles_labels()
+    right.legend(handles[:2], labels[:2], fontsize=9)
+    return fig, f"Dead experts and task loss of {seeds} seeds by the size of the common offset"
+
+
 def _smooth(values: torch.Tensor, width: int = 10) -> tuple[list[float], torch.Tensor]:
     """Means over `width` neighbouring steps (the first axis), and their steps; at most about 100 of them."""
     width = min(width, len(values))

@@ -71,6 +71,22 @@ def test_a_collapsed_router_is_no_better_than_a_table_drawn_by_lot(lab):
     assert (lab["bias"].final_loss < 0.3 * lab["hash"].final_loss).all()
 
 
+def test_the_offset_starts_the_collapse():
+    """Eight seeds: without it few experts die, and a router on its own beats the hash; with it half of them do."""
+    alone, by_hash = (
+        [collapse.train(arm, range(8), CollapseConfig(steps=400, offset=offset)) for offset in (0.0, 1.0)]
+        for arm in (Arm(), Arm(fixed="hash"))
+    )
+    without, pushed = (
+        (one.final_loss < lot.final_loss).sum() for one, lot in zip(alone, by_hash, strict=True)
+    )
+    assert (alone[0].dead <= 3).all()
+    assert 1 <= alone[0].dead.float().mean() <= 2
+    assert (alone[1].dead >= 3).all()
+    assert alone[1].dead.float().mean() >= 4
+    assert (int(without), int(pushed)) == (8, 2)
+
+
 def test_balanced_and_useless(lab):
     """Renormalised top-1 with a balancing loss: nobody is dead, and it does no better than routing by lot."""
     runs = lab["renormalised"]

@@ -102,6 +102,26 @@ def test_the_explorer_trains_each_setting_once(arms, monkeypatch):
     assert "0.01" in alt
 
 
+def test_the_offset_explorer_counts_the_dead_and_the_seeds_that_win(arms, monkeypatch):
+    monkeypatch.setenv("MOE_COURSE_STATIC", "1")
+    asked, shown = [], []
+    monkeypatch.setattr("moe_course.viz.interact.show", lambda figure, alt: shown.append(titles(figure)))
+
+    def train(offset):
+        asked.append(offset)
+        return (arms["bias"], arms["no help"]) if offset == 0 else (arms["no help"], arms["bias"])
+
+    viz.offset_explorer(train)
+    assert asked == [0.0, 1.0]
+    seeds, dead = len(arms["bias"].seeds), float(arms["no help"].dead.float().mean())
+    assert shown == [
+        [
+            f"Offset 1: {dead:.1f} of {arms['bias'].load.shape[-1]} experts dead",
+            f"No help beats a hash on 0 of {seeds} seeds",
+        ]
+    ]
+
+
 def test_the_sliders_stand_at_a_setting_that_exists():
     assert 0.01 in balance.RATES
     assert balance.RATES[0] == balance.WEIGHTS[0] == 0
