@@ -6,7 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from moe_course.lm.experiment.recipe import Recipe
 
 
 class Adder(Protocol):
@@ -41,7 +46,9 @@ def add_commands(command: Adder) -> None:
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--device", metavar="NAME", help="default: CUDA if there is a GPU, else the CPU")
-    train.epilog = "On several GPUs: torchrun --nproc-per-node N -m moe_course train …"
+    train.add_argument("--compile", action="store_true", help="use torch.compile")
+    train.add_argument("--accumulate", type=int, metavar="N", help="pieces of a batch; default: the preset's")
+    train.epilog = "On several GPUs: torchrun --nproc-per-node N -m moe_course train …  (see docs/gpu.md)"
 
     sample = command("sample", _sample, "let a trained model write")
     sample.add_argument("run_folder", type=Path, metavar="RUN")
@@ -59,6 +66,8 @@ def add_commands(command: Adder) -> None:
     bench.add_argument("what", choices=("train", "layer"), help="training steps, or one MoE layer")
     bench.add_argument("--preset", default="cpu", metavar="NAME", help="train: cpu, t4 or h100")
     bench.add_argument("--device", metavar="NAME", help="train: default as for `train`")
+    bench.add_argument("--compile", action="store_true", help="train: use torch.compile")
+    bench.add_argument("--accumulate", type=int, metavar="N", help="train: pieces of a batch")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="layer: 1 2")
     bench.add_argument("--json", type=Path, metavar="FILE", help="layer: write all figures there, too")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default 5)")
@@ -74,17 +83,13 @@ def add_commands(command: Adder) -> None:
 def _train(args: argparse.Namespace) -> int:
     from moe_course.lm.experiment import forecast, trial, watching
     from moe_course.lm.experiment.recipe import PRESETS, recipe, with_settings
-    from moe_course.lm.training import checkpoint, costs, parallel, run_folder
+    from moe_course.lm.training import parallel
 
-    if not args.resume:
-        run_folder.need_room(args.out)
-    elif not checkpoint.exists(args.out / run_folder.CHECKPOINT):
-        raise ValueError(
-            f"{args.out} holds no checkpoint to go on from: is the name right? --resume begins no run"
-        )
-    device = parallel.start(args.device)
     if args.preset not in PRESETS:
         raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
+    device = parallel.start(args.device)
+    _need_gpu(args.preset, args.device, device)
+    parallel.from_first(lambda: _check_folder(args.out, args.resume))
     watches = []
     if args.tensorboard:
         watches.append(watching.tensorboard(args.out / "tensorboard"))
@@ -92,20 +97,15 @@ def _train(args: argparse.Namespace) -> int:
     chosen = recipe(
         args.preset, args.model, args.seed, args.data, args.level, vocab_size=text.tokenizer.vocab_size
     )
-    if not PRESETS[args.preset].measured:
-        pieces = chosen.plan.accumulate
-        needed = costs.training_bytes(chosen.model, chosen.batch_size // pieces, chosen.plan.bf16, pieces)
-        print(
-            f"The preset {args.preset} is computed, not measured: nobody has run it yet. "
-            f"By computation it needs {sum(needed.values()) / 1e9:.1f} GB on the device.",
-            file=sys.stderr,
-        )
     if args.steps is not None:
         chosen = forecast.with_steps(chosen, args.steps)
-    chosen = with_settings(chosen, args.set)
+    chosen = with_settings(chosen, _settings(args) + args.set)
+    if not PRESETS[args.preset].measured:
+        print(_needed(args.preset, chosen, device), file=sys.stderr)
     expected = forecast.forecast(chosen, text, device)
     if args.minutes is not None and args.resume:
-        chosen = forecast.with_steps(chosen, trial.read_recipe(args.out).plan.steps)
+        steps = parallel.from_first(lambda: trial.read_recipe(args.out).plan.steps)
+        chosen = forecast.with_steps(chosen, steps)
     elif args.minutes is not None:
         chosen = forecast.within(args.minutes, chosen, expected)
     if args.samples is not None:
@@ -121,6 +121,50 @@ def _train(args: argparse.Namespace) -> int:
         print(trial.table([result]))
     parallel.stop()
     return 0
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    from moe_course.lm.training import checkpoint, run_folder
+
+    if not resume:
+        run_folder.need_room(folder)
+    elif not checkpoint.exists(folder / run_folder.CHECKPOINT):
+        raise ValueError(
+            f"{folder} holds no checkpoint to go on from: is the name right? --resume begins no run"
+        )
+
+
+def _need_gpu(preset: str, asked: str | None, device: torch.device) -> None:
+    """Raise ValueError rather than train a preset for a GPU on a CPU that nobody has asked for."""
+    from moe_course.lm.experiment.recipe import PRESETS
+
+    if not PRESETS[preset].measured and asked is None and device.type != "cuda":
+        raise ValueError(
+            f"the preset {preset} is made for a GPU, and PyTorch finds none here; --device cpu runs it all the same"
+        )
+
+
+def _settings(args: argparse.Namespace) -> list[str]:
+    """What --compile and --accumulate set."""
+    accumulate = [] if args.accumulate is None else [f"accumulate={args.accumulate}"]
+    return ["compile=True"] * args.compile + accumulate
+
+
+def _needed(preset: str, chosen: Recipe, device: torch.device) -> str:
+    """What is known of a preset that nobody has run: the memory that it needs, and what there is."""
+    import torch
+
+    from moe_course.lm.training import costs, parallel
+
+    own = -(-chosen.plan.accumulate // parallel.rank_and_size()[1])
+    rows = chosen.batch_size // (own * parallel.rank_and_size()[1])
+    needed = sum(costs.training_bytes(chosen.model, rows, chosen.plan.bf16, own).values())
+    there = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    of = "" if there is None else f" of {there / 1e9:.1f} GB"
+    return (
+        f"The preset {preset} is computed, not measured: nobody has run it yet. "
+        f"By computation it needs {needed / 1e9:.1f} GB{of} on the device."
+    )
 
 
 def _sample(args: argparse.Namespace) -> int:
@@ -158,9 +202,17 @@ def _bench(args: argparse.Namespace) -> int:
     if args.what == "layer":
         return _bench_layer(args)
     from moe_course.lm.experiment import bench
+    from moe_course.lm.experiment.recipe import PRESETS
     from moe_course.lm.training import parallel
 
-    print(bench.table(bench.train(args.preset, args.rounds, parallel.start(args.device))))
+    if args.preset not in PRESETS:
+        raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
+    device = parallel.start(args.device)
+    _need_gpu(args.preset, args.device, device)
+    speeds = bench.train(args.preset, args.rounds, device, settings=_settings(args))
+    if parallel.rank_and_size()[0] == 0:
+        print(bench.table(speeds))
+    parallel.stop()
     return 0
 
 

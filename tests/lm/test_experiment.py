@@ -618,6 +618,33 @@ class TestInterrupt:
                 signal.raise_signal(signal.SIGINT)
 
 
+class TestOnAGpu:
+    """What the command says and does about GPUs, where there is none."""
+
+    @pytest.mark.parametrize("command", [["train", "--out", "nowhere"], ["bench", "train"]])
+    def test_a_gpus_preset_is_not_silently_trained_on_a_cpu(self, command, monkeypatch, capsys):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(trial.Text, "of", lambda *_: pytest.fail("it has begun"))
+        assert main([*command, "--preset", "h100"]) != 0
+        assert "the preset h100 is made for a GPU" in capsys.readouterr().err
+
+    def test_it_is_when_one_asks_for_it(self, poem, tmp_path, monkeypatch, capsys):
+        monkeypatch.setitem(PRESETS, "tiny", replace(TINY, measured=False))
+        command = ["train", "--preset", "tiny", "--data", poem, "--device", "cpu", "--accumulate", "2"]
+        assert main([*command, "--out", str(tmp_path / "run")]) == 0
+        assert "tiny is computed, not measured" in capsys.readouterr().err
+        assert trial.read_recipe(tmp_path / "run").plan.accumulate == 2
+
+    def test_compile_reaches_what_trains_and_what_is_timed(self, poem, tmp_path, monkeypatch):
+        compiled = []
+        monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+        command = ["--preset", "tiny", "--compile"]
+        assert main(["train", *command, "--data", poem, "--steps", "4", "--out", str(tmp_path / "run")]) == 0
+        assert len(compiled) == 2, "the run and its forecast"
+        assert main(["bench", "train", *command, "--rounds", "1"]) == 0
+        assert len(compiled) == 2 + len(ARMS)
+
+
 class TestBench:
     def test_every_arm_is_timed(self):
         speeds = bench.train("tiny", rounds=1, steps=1)

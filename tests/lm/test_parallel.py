@@ -146,6 +146,41 @@ class TestTogether:
             assert second.tolist() == [[1.0], [1.0]]
 
 
+COMMAND = """
+    import sys
+    from moe_course.command.cli import main
+    from moe_course.lm.training import parallel
+    import os
+
+    rank = os.environ["RANK"]
+    small = ["d_model=16", "d_ff=8", "num_layers=1", "context=16", "batch_size=4", "eval_every=2"]
+    command = ["train", "--data", f"text:{sys.argv[1]}", "--steps", "4", "--out", f"{sys.argv[2]}/run-{rank}"]
+    for setting in small:
+        command += ["--set", setting]
+    codes = [main(command), main([*command, "--resume"])]
+    assert codes == [0, 0], codes
+"""
+
+
+def test_the_command_needs_the_folder_of_the_first_process_only(tmp_path):
+    """As on machines that share none; each has a text and a cache of its own."""
+    poem, script = tmp_path / "poem.txt", tmp_path / "script.py"
+    poem.write_text("the router sends each token to an expert\n" * 200, encoding="utf-8")
+    script.write_text(textwrap.dedent(COMMAND), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "MOE_COURSE_CACHE": str(tmp_path / "cache"),
+    }
+    command = [*torchrun, str(script), str(poem), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("bits/byte") == 2, "one process prints"
+    assert (tmp_path / "run-0" / "result.json").exists()
+    assert not [path for path in (tmp_path / "run-1").iterdir() if path.name != ".lock"]
+
+
 class TestDevice:
     @pytest.fixture
     def gpus(self, monkeypatch):

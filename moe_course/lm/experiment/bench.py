@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from moe_course.lm.experiment.recipe import ARMS, Recipe, recipe
+from moe_course.lm.experiment.recipe import ARMS, Recipe, recipe, with_settings
 from moe_course.lm.model.transformer import Transformer
-from moe_course.lm.training import costs
+from moe_course.lm.training import costs, parallel
 from moe_course.lm.training.step import make_optimizer
 from moe_course.lm.training.trainer import update
 from moe_course.tables import text_table
@@ -34,15 +36,21 @@ class Speed:
         return self.tokens_per_second * self.flops_per_token
 
 
-def train(preset: str, rounds: int = 5, device: torch.device | None = None, steps: int = 3) -> list[Speed]:
+def train(
+    preset: str,
+    rounds: int = 5,
+    device: torch.device | None = None,
+    steps: int = 3,
+    settings: Sequence[str] = (),
+) -> list[Speed]:
     """Time the arms of a preset: after a first round that does not count, `rounds` times `steps` updates of each.
 
-    The tokens are random. Raises ValueError for fewer than one round.
+    The tokens are random. settings: as in `with_settings`. Raises ValueError for fewer than one round.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     device = device or torch.device("cpu")
-    arms = [_Arm(recipe(preset, arm), device) for arm in ARMS]
+    arms = [_Arm(with_settings(recipe(preset, arm), settings), device) for arm in ARMS]
     times: list[list[float]] = [[] for _ in arms]
     for turn in range(rounds + 1):
         for arm, taken in zip(arms, times, strict=True):
@@ -76,6 +84,8 @@ class _Arm:
         self.recipe, self.device = chosen, device
         self.model = Transformer(chosen.model, torch.Generator().manual_seed(0)).to(device)
         self.optimizer = make_optimizer(self.model, chosen.plan)
+        shared = parallel.together(self.model)
+        self.compute: Any = torch.compile(shared) if chosen.plan.compile else shared
         shape = (chosen.batch_size, chosen.model.context + 1)
         self.tokens_BS1 = torch.randint(
             chosen.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)
@@ -85,7 +95,7 @@ class _Arm:
         """Seconds of a step. Each update ends by reading the loss, so a GPU has finished as well."""
         began = time.perf_counter()
         for _ in range(steps):
-            update(self.model, self.optimizer, self.tokens_BS1, self.recipe.plan, rate=1e-4)
+            update(self.compute, self.optimizer, self.tokens_BS1, self.recipe.plan, rate=1e-4)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return (time.perf_counter() - began) / steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from moe_course.lm.corpus.batching import Batch, Tokens, windows
 from moe_course.lm.corpus.facts import Cloze
 from moe_course.lm.corpus.tokenizer import Tokenizer
 from moe_course.lm.model.transformer import Transformer, evaluating
+from moe_course.lm.training import parallel
 from moe_course.lm.training.objective import bits_per_byte
 
 
@@ -39,20 +41,27 @@ class Loss:
 
 
 def loss_by_domain(
-    model: Transformer, line: Tokens, tokenizer: Tokenizer, batch_size: int = 16
+    model: Transformer, line: Tokens, tokenizer: Tokenizer, batch_size: int = 16, shared: bool = False
 ) -> dict[str, Loss]:
-    """The loss on a split, for the targets of each domain; domains without a target are left out."""
+    """The loss on a split, for the targets of each domain; domains without a target are left out.
+
+    shared: each process computes its share of the windows; all of them must call this.
+    """
+    rank, size = parallel.rank_and_size() if shared else (0, 1)
     nats_G = torch.zeros(len(line.domains), dtype=torch.float64)
     tokens_G, bytes_G = (torch.zeros(len(line.domains), dtype=torch.int64) for _ in range(2))
     piece_bytes_V = torch.from_numpy(tokenizer.piece_bytes_V).long()
     device = model.embedding.weight.device
     with evaluating(model):
-        for batch in windows(line, batch_size, model.config.context):
+        for batch in itertools.islice(windows(line, batch_size, model.config.context), rank, None, size):
             ce_BS = token_losses(model, batch, device).cpu()
             domain_T, targets_T = batch.domain_BS.flatten(), batch.targets_BS.flatten()
             nats_G.index_add_(0, domain_T, ce_BS.flatten().double())
             tokens_G.index_add_(0, domain_T, torch.ones_like(targets_T))
             bytes_G.index_add_(0, domain_T, piece_bytes_V[targets_T])
+    if size > 1:
+        sums = parallel.totals([nats_G.to(device), tokens_G.to(device), bytes_G.to(device)])
+        nats_G, tokens_G, bytes_G = (total.cpu() for total in sums)
     found = zip(line.domains, nats_G.tolist(), tokens_G.tolist(), bytes_G.tolist(), strict=True)
     return {domain: Loss(nats, tokens, size) for domain, nats, tokens, size in found if tokens}
 

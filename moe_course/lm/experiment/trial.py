@@ -110,15 +110,15 @@ def run_recipe(
     model = Transformer(recipe.model, torch.Generator().manual_seed(seed), moe_layer).to(device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.endswith(recipe.frozen))
-    if resume and checkpoint.exists(folder / CHECKPOINT):
-        _need_same(folder, recipe, text)
+    if resume:
+        parallel.from_first(lambda: _need_same(folder, recipe, text))
     papers = {
         RECIPE: _json(recipe.to_dict() | {"corpus": text.corpus.fingerprint}),
         TOKENIZER: text.tokenizer.to_json(),
     }
     batch, held_out = text.batch(recipe), text.held_out(recipe)
     train(model, recipe.plan, batch, folder, held_out, resume, progress, watch, papers)
-    result = measure(model, recipe, text) | {"curve": curve(folder)}
+    result = measure(model, recipe, text) | {"curve": parallel.from_first(lambda: curve(folder))}
     if parallel.rank_and_size()[0] == 0:
         files.write(folder / RESULT, _json(result))
     return result
@@ -126,6 +126,8 @@ def run_recipe(
 
 def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
     """Raise ValueError if a run would go on in another way than it began. `train` compares model and plan itself."""
+    if not checkpoint.exists(folder / CHECKPOINT):
+        return
     before, now = read_recipe(folder).to_dict(), recipe.to_dict()
     for name in ("name", "data", "level", "batch_size", "frozen"):
         if before[name] != now[name]:
@@ -138,7 +140,7 @@ def _need_same(folder: Path, recipe: Recipe, text: Text) -> None:
 def measure(model: Transformer, recipe: Recipe, text: Text) -> dict[str, Any]:
     """The loss by domain and in all on held-out text, the share of facts recalled, sizes, costs, and the machine."""
     split = text.last_split(recipe.model.context)
-    by_domain = loss_by_domain(model, text.line(split), text.tokenizer, recipe.batch_size)
+    by_domain = loss_by_domain(model, text.line(split), text.tokenizer, recipe.batch_size, shared=True)
     in_all, *others = by_domain.values()
     for loss in others:
         in_all = in_all + loss

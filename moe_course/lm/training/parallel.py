@@ -108,6 +108,11 @@ def totals(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(one).to(one.dtype) for part, one in zip(parts, tensors, strict=True)]
 
 
+def mean(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    return totals([tensor])[0] / rank_and_size()[1]
+
+
 def wait() -> None:
     """Until all processes are here."""
     if rank_and_size()[1] > 1:
