@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_course.lm import batches, encode_split, tokenizer_from_json, train_tokenizer, windows
-from moe_course.lm.corpus.batching import Tokens
+from moe_course.lm.corpus.batching import Tokens, spread
 from moe_course.lm.corpus.build import Corpus
 from moe_course.lm.corpus.document import Document
 
@@ -201,6 +201,16 @@ def test_drawing_batches_leaves_the_global_generator_alone():
 def test_windows_meet_each_target_once(count):
     targets = torch.cat([batch.targets_BS.flatten() for batch in windows(line_of(count), 4, 6)])
     assert targets.tolist() == list(range(1, 1 + (count - 1) // 6 * 6))
+
+
+@pytest.mark.parametrize("most", [1, 4, 9, 100])
+def test_a_spread_is_windows_at_equal_distances(most):
+    line = line_of(95)
+    each = [window.inputs_BS for window in windows(line, 1, 9)]
+    chosen = spread(line, 9, most).inputs_BS
+    distance = max(1, len(each) // most)
+    assert chosen.tolist() == torch.cat(each)[::distance][:most].tolist()
+    assert len(chosen) == min(most, len(each))
 
 
 def test_the_last_token_can_be_a_target_of_training():

@@ -7,7 +7,6 @@ usual in pre-training; every token is labelled with its domain, so that each los
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +15,12 @@ import torch
 from torch import Tensor
 
 from moe_course.lm.corpus.build import Corpus
-from moe_course.lm.corpus.cache import cached
+from moe_course.lm.corpus.cache import mapped
 from moe_course.lm.corpus.tokenizer import Tokenizer
+from moe_course.progress import Progress
+
+SHOWN_BYTES = 20_000_000
+"""From this size on the encoding of a split shows how far it is."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +53,33 @@ class Batch:
 
 
 def encode_split(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Tokens:
-    """The tokens of a split. They are encoded once and then kept in the cache."""
+    """The tokens of a split. They are encoded once, piece by piece, and then lie in a file of the cache."""
     documents = corpus.split(split)
     key = hashlib.sha256(tokenizer.to_json().encode("utf-8")).hexdigest()
-    name = f"tokens-{corpus.fingerprint[:16]}-{key[:16]}-{split}.npz"
+    name = f"tokens-{corpus.fingerprint[:16]}-{key[:16]}-{split}.bin"
 
-    def encode() -> bytes:
-        lines = [np.array([*tokenizer.encode(d.text), tokenizer.end], dtype=np.int32) for d in documents]
-        kept = io.BytesIO()
-        np.savez(
-            kept, ids=np.concatenate([*lines, np.empty(0, np.int32)]), lengths=[len(line) for line in lines]
-        )
-        return kept.getvalue()
+    def encode() -> Iterator[bytes]:
+        """The ids of all documents, int32, and then the lengths of the documents, int64."""
+        total, lengths = sum(document.size for document in documents), []
+        with Progress(f"{split} split encoded", total, "bytes", shown=total > SHOWN_BYTES) as progress:
+            for document in documents:
+                length = 1
+                for ids in tokenizer.encode_pieces(document.pieces()):
+                    length += len(ids)
+                    yield ids.tobytes()
+                    progress.add(int(tokenizer.piece_bytes_V[ids].sum()))
+                yield np.int32(tokenizer.end).tobytes()
+                lengths.append(length)
+        yield np.array(lengths, np.int64).tobytes()
 
-    arrays = np.load(io.BytesIO(cached(name, encode)))
-    lengths = torch.from_numpy(arrays["lengths"]).long()
+    content = mapped(name, encode) if documents else np.empty(0, np.uint8)
+    tail = len(content) - 8 * len(documents)
+    lengths = torch.from_numpy(np.array(content[tail:]).view(np.int64))
     labels = torch.tensor([corpus.domains.index(document.domain) for document in documents], dtype=torch.int8)
+    one_domain = len(set(labels.tolist())) == 1  # its label need not be stored once for each token
     return Tokens(
-        ids_T=torch.from_numpy(arrays["ids"]),
-        domain_T=labels.repeat_interleave(lengths),
+        ids_T=torch.from_numpy(content[:tail].view(np.int32)),
+        domain_T=labels[:1].expand(tail // 4) if one_domain else labels.repeat_interleave(lengths),
         starts=lengths.cumsum(0) - lengths,
         domains=corpus.domains,
     )
@@ -107,6 +118,12 @@ def windows(line: Tokens, batch_size: int, seq_len: int) -> Iterator[Batch]:
     count = _count(line, batch_size, seq_len, spare=1)
     for first in range(0, count, batch_size):
         yield _cut(line, torch.arange(first, min(first + batch_size, count)) * seq_len, seq_len)
+
+
+def spread(line: Tokens, seq_len: int, most: int) -> Batch:
+    """At most `most` of the sequences that `windows` gives, at equal distances."""
+    count = _count(line, 1, seq_len, spare=1)
+    return _cut(line, torch.arange(0, count, max(1, count // most))[:most] * seq_len, seq_len)
 
 
 def _epoch(count: int, seq_len: int, drawn_from: str) -> Tensor:

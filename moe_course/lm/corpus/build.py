@@ -19,10 +19,11 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moe_course.lm.corpus import facts, names, source_files
+from moe_course.lm.corpus import facts, names, source_files, text_file
 from moe_course.lm.corpus.cache import cached
 from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
 from moe_course.lm.corpus.facts import Cloze
+from moe_course.lm.corpus.text_file import FilePart
 from moe_course.tables import text_table
 
 DEFAULT_LIMITS = {"code": 6_000_000, "technical": 6_000_000, "names": 1_000_000, "facts": 1_000_000}
@@ -35,28 +36,31 @@ RECIPE = 1
 """The version of the way in which the default corpus is built: a cached corpus of an older version is not used."""
 
 
+AnyDocument = Document | FilePart
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Documents by split, in a fixed order, and the versions of what they were built from.
 
-    `fingerprint` is the SHA-256 of documents, questions and versions: two runs with the same fingerprint have
-    seen the same text. `cloze` holds questions about the facts in the training documents.
+    `fingerprint` is the SHA-256 of documents, questions and versions, or of a text file: two runs with the same
+    fingerprint have seen the same text. `cloze` holds questions about the facts in the training documents.
     """
 
     name: str
     domains: tuple[str, ...]
     fingerprint: str
-    train: tuple[Document, ...]
-    validation: tuple[Document, ...]
-    test: tuple[Document, ...]
+    train: tuple[AnyDocument, ...]
+    validation: tuple[AnyDocument, ...]
+    test: tuple[AnyDocument, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     cloze: tuple[Cloze, ...] = ()
 
-    def split(self, name: str) -> tuple[Document, ...]:
+    def split(self, name: str) -> tuple[AnyDocument, ...]:
         """The documents of "train", "validation" or "test"."""
         if name not in SPLITS:
             raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        documents: tuple[Document, ...] = getattr(self, name)
+        documents: tuple[AnyDocument, ...] = getattr(self, name)
         return documents
 
     def counts(self, split: str) -> dict[str, tuple[int, int]]:
@@ -64,7 +68,7 @@ class Corpus:
         counts = dict.fromkeys(self.domains, (0, 0))
         for document in self.split(split):
             documents, size = counts[document.domain]
-            counts[document.domain] = documents + 1, size + len(document.text.encode("utf-8"))
+            counts[document.domain] = documents + 1, size + document.size
         return counts
 
     def describe(self) -> str:
@@ -159,7 +163,7 @@ def _unpack(name: str, packed: bytes) -> Corpus:
 def _corpus(
     name: str,
     fingerprint: str,
-    splits: Mapping[str, Iterable[Document]],
+    splits: Mapping[str, Iterable[AnyDocument]],
     made_of: Mapping[str, str],
     cloze: tuple[Cloze, ...] = (),
 ) -> Corpus:
@@ -178,31 +182,8 @@ def _from_file(spec: str, path: Path) -> Corpus:
     Each split is one document, cut at int(0.9 · n) as in nanoGPT (data/shakespeare_char/prepare.py), so that losses
     can be compared. Splitting by a hash of each paragraph would put lines of one scene into both splits.
     """
-    text = _read_text(path)
-    cut = int(0.9 * len(text))
-    if cut == 0:
-        raise ValueError(f"{path} has {len(text)} character(s): too few to split")
-    splits = {
-        "train": [Document("text/train", "text", text[:cut])],
-        "validation": [Document("text/validation", "text", text[cut:])],
-        "test": [],
-    }
-    packed = _pack(document for documents in splits.values() for document in documents)
-    return _corpus(spec, hashlib.sha256(packed).hexdigest(), splits, {})
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = content[error.start]
-        raise ValueError(
-            f"{path} is not UTF-8: byte {error.start} is 0x{byte:02x}, {error.reason}"
-        ) from error
+    train, validation, fingerprint = text_file.split(path, 0.9)
+    return _corpus(spec, fingerprint, {"train": [train], "validation": [validation], "test": []}, {})
 
 
 def _from_hub(spec: str, name: str, configuration: str | None = None) -> Corpus:

@@ -27,6 +27,15 @@ class Document:
     def group(self) -> str:
         return self.id.partition("#")[0]
 
+    @property
+    def size(self) -> int:
+        """Bytes of UTF-8."""
+        return len(self.text.encode("utf-8"))
+
+    def pieces(self) -> Iterator[str]:
+        """The text; only a `FilePart` has several pieces."""
+        yield self.text
+
 
 def split_of(group: str) -> str:
     """Train, validation or test (90, 5 and 5 of 100), decided by a hash of the group's name and nothing else.
@@ -49,7 +58,7 @@ def take(documents: Iterable[Document], limit: int) -> Iterator[Document]:
         if size >= limit:
             return
         yield document
-        size += len(document.text.encode("utf-8"))
+        size += document.size
 
 
 def _hash(name: str) -> int:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import tokenizers
@@ -19,8 +23,23 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from moe_course.lm.corpus.build import Corpus
 from moe_course.lm.corpus.cache import cached
+from moe_course.lm.corpus.document import Document
+from moe_course.lm.corpus.text_file import FilePart, parts
 
 BYTES = 256
+LONGEST = 1 << 16
+"""Text is encoded in parts of so many characters: a longer run without white space is cut."""
+AT_ONCE = 16
+"""So many parts are encoded at a time."""
+MOST_KNOWN, WORD_COSTS = 20_000_000, 20
+"""About so many characters of words are kept in memory with their ids; each word counts as WORD_COSTS more."""
+LEARNT_BYTES, LONGEST_LEARNT, WORDLESS_LEARNT = 20_000_000, 1000, 1_000_000
+"""Of a text file: the bytes that byte pairs are learnt from, the characters of a part, and of parts without space."""
+
+_SPACE = re.compile(r"[ \t\n\r]")
+_WORD = re.compile(r"[ \t\n\r]*[^ \t\n\r]+|[ \t\n\r]+")
+_ODD_SPACE = re.compile(r"[^\S \t\n\r]")
+"""Other white space, which may belong to the same token as the blank after it: no place to cut."""
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not outlive a fork, and it warns
 
@@ -31,8 +50,19 @@ class Tokenizer(ABC):
     pieces: tuple[bytes, ...]
 
     @abstractmethod
+    def encode_parts(self, parts: list[str]) -> np.ndarray:
+        """The ids, int32, of texts of at most LONGEST characters, one after the other and without `end`."""
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of a text that comes in pieces, in arrays int32: as those of `encode`, whatever the pieces."""
+        cut = parts(pieces, LONGEST)
+        while group := list(islice(cut, AT_ONCE)):
+            yield self.encode_parts(group)
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without `end`. Raises ValueError for half of a surrogate pair, which is not text."""
+        _check_text(text)
+        return [i for ids in self.encode_pieces([text]) for i in ids.tolist()]
 
     @abstractmethod
     def to_json(self) -> str:
@@ -66,15 +96,36 @@ class BytePairs(Tokenizer):
 
     def __init__(self, model: HuggingFaceTokenizer) -> None:
         self._model = model
+        self._known: dict[str, bytes] = {}  # the ids of words, int32
+        self._known_size = 0
         byte_of = {character: byte for byte, character in _byte_characters().items()}
         names = {i: name for name, i in model.get_vocab().items()}
         self.pieces = (*(bytes(byte_of[c] for c in names[i]) for i in range(len(names))), b"")
 
-    def encode(self, text: str) -> list[int]:
-        _check_text(text)
-        return list(
-            self._model.encode_batch_fast([text])[0].ids
-        )  # the fast method leaves out where each token stands in the text
+    def encode_parts(self, parts: list[str]) -> np.ndarray:
+        """A word is encoded once and then looked up: texts repeat their words, and encoding takes far longer."""
+        words = [
+            word for part in parts for word in ([part] if _ODD_SPACE.search(part) else _WORD.findall(part))
+        ]
+        if self._known_size > MOST_KNOWN:
+            self._known, self._known_size = {}, 0
+        new = [*set(words).difference(self._known)]
+        self._known |= zip(new, self._encoded(new), strict=True)
+        self._known_size += sum(map(len, new)) + WORD_COSTS * len(new)
+        return np.frombuffer(b"".join(map(self._known.__getitem__, words)), np.int32)
+
+    def _encoded(self, words: list[str]) -> Iterator[bytes]:
+        """The ids of each word, int32. Long work is shared by threads: `tokenizers` lets them run side by side."""
+        threads = os.cpu_count() or 1
+        each = -(-len(words) // threads) or 1
+        shares = [words[first : first + each] for first in range(0, len(words), each)]
+        encode = self._model.encode_batch_fast  # "fast" leaves out where each token stands in the text
+        if sum(map(len, words)) < LONGEST:
+            found = [encode(words)]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(encode, shares))
+        return (np.array(encoding.ids, np.int32).tobytes() for share in found for encoding in share)
 
     def to_json(self) -> str:
         return json.dumps({"level": "bpe", "model": self._model.to_str()})
@@ -85,18 +136,23 @@ class Characters(Tokenizer):
 
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet
-        self._id_of = {character: i for i, character in enumerate(alphabet)}
+        self._id_of = np.full(sys.maxunicode + 1, -1, np.int32)
+        self._id_of[[ord(character) for character in alphabet]] = range(len(alphabet))
         self.pieces = (*(c.encode("utf-8") for c in alphabet), *(bytes([b]) for b in range(BYTES)), b"")
 
-    def encode(self, text: str) -> list[int]:
-        _check_text(text)
-        ids: list[int] = []
-        for character in text:
-            known = self._id_of.get(character)
-            ids += (
-                [known] if known is not None else [len(self.alphabet) + b for b in character.encode("utf-8")]
-            )
-        return ids
+    def encode_parts(self, parts: list[str]) -> np.ndarray:
+        points = np.frombuffer("".join(parts).encode("utf-32-le"), np.uint32)
+        ids = self._id_of[points]
+        unknown = np.flatnonzero(ids < 0)
+        if not len(unknown):
+            return ids
+        first_byte = len(self.alphabet)
+        pieces, done = [], 0
+        for place in unknown.tolist():
+            as_bytes = np.frombuffer(chr(points[place]).encode("utf-8"), np.uint8)
+            pieces += [ids[done:place], first_byte + as_bytes.astype(np.int32)]
+            done = place + 1
+        return np.concatenate([*pieces, ids[done:]])
 
     def to_json(self) -> str:
         return json.dumps({"level": "char", "alphabet": self.alphabet})
@@ -109,7 +165,11 @@ def train_tokenizer(corpus: Corpus, vocab_size: int = 1024, level: str = "bpe") 
     merge) or "char" (the alphabet, 256 bytes and `end`; the argument vocab_size is then ignored).
     """
     if level == "char":
-        return Characters("".join(sorted({c for document in corpus.train for c in document.text})))
+        alphabet: set[str] = set()
+        for document in corpus.train:
+            for piece in document.pieces():
+                alphabet.update(piece)
+        return Characters("".join(sorted(alphabet)))
     if level != "bpe":
         raise ValueError(f"no level {level!r}; there are 'bpe' and 'char'")
     if vocab_size < BYTES + 1:
@@ -138,8 +198,27 @@ def _train(corpus: Corpus, vocab_size: int) -> bytes:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    model.train_from_iterator((document.text for document in corpus.train), trainer)
+    model.train_from_iterator((text for document in corpus.train for text in _texts(document)), trainer)
     return BytePairs(model).to_json().encode("utf-8")
+
+
+def _texts(document: Document | FilePart) -> Iterator[str]:
+    """What byte pairs are learnt from: a document, or parts of a file, spread over it.
+
+    Text without white space is one word to the trainer, however long, and takes it very long: little of it is used.
+    """
+    if isinstance(document, Document):
+        yield document.text
+        return
+    every, wordless = -(-document.size // LEARNT_BYTES), 0
+    for number, part in enumerate(parts(document.pieces(), LONGEST_LEARNT)):
+        if number % every:
+            continue
+        if len(part) == LONGEST_LEARNT and not _SPACE.search(part, 1):
+            wordless += len(part)
+            if wordless > WORDLESS_LEARNT:
+                continue
+        yield part
 
 
 def _byte_characters() -> dict[int, str]:

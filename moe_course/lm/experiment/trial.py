@@ -20,7 +20,7 @@ from torch import Tensor
 from moe_course import files
 from moe_course.config import MoEConfig
 from moe_course.jsonl import Log
-from moe_course.lm.corpus.batching import Tokens, batches, encode_split, windows
+from moe_course.lm.corpus.batching import Tokens, batches, encode_split, spread
 from moe_course.lm.corpus.build import Corpus, load
 from moe_course.lm.corpus.tokenizer import Tokenizer, tokenizer_from_json, train_tokenizer
 from moe_course.lm.experiment.measure import loss_by_domain, recall
@@ -75,9 +75,7 @@ class Text:
 
     def held_out(self, recipe: Recipe, sequences: int = HELD_OUT) -> list[Tensor]:
         """Batches tokens_BS1, spread evenly over the validation split and the same for every run."""
-        line = self.line("validation")
-        each = list(windows(line, 1, recipe.model.context))
-        chosen = torch.cat([joined(window) for window in each[:: max(1, len(each) // sequences)][:sequences]])
+        chosen = joined(spread(self.line("validation"), recipe.model.context, sequences))
         return list(chosen.split(recipe.batch_size))
 
 
