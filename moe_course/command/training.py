@@ -63,13 +63,22 @@ def add_commands(command: Adder) -> None:
     compare.add_argument("--figure", type=Path, metavar="FILE", help="write the curves (.svg, .png or .pdf)")
 
     bench = command("bench", _bench, "how fast this machine is, each contender in its turn")
-    bench.add_argument("what", choices=("train", "layer"), help="training steps, or one MoE layer")
-    bench.add_argument("--preset", default="cpu", metavar="NAME", help="train: cpu, t4 or h100")
-    bench.add_argument("--device", metavar="NAME", help="train: default as for `train`")
+    bench.add_argument(
+        "what",
+        choices=("train", "layer", "gpu"),
+        help="training steps, one MoE layer, or all that is to be measured on a new GPU",
+    )
+    bench.add_argument(
+        "--preset", metavar="NAME", help="train: cpu, t4 or h100; gpu: t4 or h100, as suits it"
+    )
+    bench.add_argument(
+        "--device", metavar="NAME", help="train: default as for `train`; gpu: cpu is a rehearsal"
+    )
+    bench.add_argument("--data", default="default", metavar="SPEC", help="gpu: as for `train`")
     bench.add_argument("--compile", action="store_true", help="train: use torch.compile")
     bench.add_argument("--accumulate", type=int, metavar="N", help="train: pieces of a batch")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="layer: 1 2")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="layer: write all figures there, too")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="layer, gpu: write all figures there")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default 5)")
 
     results = command("results", _results, "do the runs of the experiment that have no record yet")
@@ -201,6 +210,9 @@ def _compare(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     if args.what == "layer":
         return _bench_layer(args)
+    if args.what == "gpu":
+        return _bench_gpu(args)
+    args.preset = args.preset or "cpu"
     from moe_course.lm.experiment import bench
     from moe_course.lm.experiment.recipe import PRESETS
     from moe_course.lm.training import parallel
@@ -213,6 +225,26 @@ def _bench(args: argparse.Namespace) -> int:
     if parallel.rank_and_size()[0] == 0:
         print(bench.table(speeds))
     parallel.stop()
+    return 0
+
+
+def _bench_gpu(args: argparse.Namespace) -> int:
+    import json
+
+    from moe_course import files
+    from moe_course.lm.experiment import first_gpu
+    from moe_course.lm.training import parallel
+
+    device = parallel.start(args.device)
+    if device.type != "cuda" and args.device is None:
+        raise ValueError(
+            "bench gpu needs a GPU, and PyTorch finds none here; --device cpu rehearses it, with tiny sizes"
+        )
+    found = first_gpu.record(first_gpu.session(args.preset, args.data, device))
+    target = args.json or Path("gpu.json")
+    files.write(target, json.dumps(found, indent=1) + "\n")
+    files.write(target.with_suffix(".md"), first_gpu.page(found))
+    print(f"{target} and {target.with_suffix('.md')}")
     return 0
 
 

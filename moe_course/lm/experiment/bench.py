@@ -50,7 +50,7 @@ def train(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     device = device or torch.device("cpu")
-    arms = [_Arm(with_settings(recipe(preset, arm), settings), device) for arm in ARMS]
+    arms = [Arm(with_settings(recipe(preset, arm), settings), device) for arm in ARMS]
     times: list[list[float]] = [[] for _ in arms]
     for turn in range(rounds + 1):
         for arm, taken in zip(arms, times, strict=True):
@@ -74,12 +74,12 @@ def table(speeds: list[Speed]) -> str:
 
 def step_seconds(chosen: Recipe, device: torch.device, steps: int = 3) -> float:
     """The median seconds of `steps` updates of a recipe's model, after one that does not count."""
-    arm = _Arm(chosen, device)
+    arm = Arm(chosen, device)
     arm.time(1)
     return statistics.median(arm.time(1) for _ in range(steps))
 
 
-class _Arm:
+class Arm:
     def __init__(self, chosen: Recipe, device: torch.device):
         self.recipe, self.device = chosen, device
         self.model = Transformer(chosen.model, torch.Generator().manual_seed(0)).to(device)
