@@ -194,7 +194,9 @@ def rows(database):
 def files(folder):
     """{file: hash} of all but the gradebook itself."""
     found = [
-        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("gradebook.db")
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and not path.name.startswith("gradebook.db")
     ]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moe_course.grading.exercises.expect import CheckFailed, expect_tensor, expect_untouched, show
+from moe_course.grading.exercises.expect import CheckFailed, Shown, expect_tensor, expect_untouched, show
 from moe_course.grading.exercises.protocol import Outcome, raised
 from moe_course.grading.judge.diagnosis import Diagnosis, words
 from moe_course.grading.judge.rendering import as_dict, as_html, as_text
@@ -40,6 +40,19 @@ def test_a_long_list_says_how_much_it_leaves_out():
     text = show([torch.tensor(float(n)) for n in range(25)])
     assert text.startswith("[0, 1, ")
     assert "19, and 5 more]" in text
+
+
+def test_a_verdict_holds_the_text_of_a_reply_and_not_the_reply():
+    """A reply may be as large as the wire lets it be, and a cohort has many."""
+    verdict = verdict_on("swiglu_ffn", lambda x_TD, *weights: torch.zeros(3, 60_000))
+    failures = [check.failure for check in verdict.checks if check.failure]
+    assert len(failures) == len(verdict.checks)
+    assert "60000" in str(failures[0])
+    assert {type(value) for f in failures for value in (*f.given.values(), f.expected, f.got)} <= {
+        Shown,
+        type(None),
+    }
+    assert "of it)" in as_text(verdict)
 
 
 def tokens_by_index(idx_TK, num_experts):

@@ -36,6 +36,10 @@ AXIS_WORDS = {
 }
 
 
+class Shown(str):
+    """The text of a value that is shown already."""
+
+
 class CheckFailed(AssertionError):
     """A criterion is not met. Carries the smallest failing example for the report.
 
@@ -67,6 +71,12 @@ class CheckFailed(AssertionError):
             lines += [f"  expected {show(self.expected)}", f"  got      {show(self.got)}"]
         return "\n".join(lines)
 
+    def keep_text(self) -> None:
+        """From now on hold the text of the values, and not the values, which are as large as a learner makes them."""
+        self.given = {name: Shown(show(value)) for name, value in self.given.items()}
+        wanted = self.expected is not None
+        self.expected, self.got = (Shown(show(v)) if wanted else None for v in (self.expected, self.got))
+
 
 def show(value: Any) -> str:
     """A value as a learner would print it: small tensors whole, large ones by their corner and shape."""
@@ -75,6 +85,8 @@ def show(value: Any) -> str:
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, Shown):
+        return str(value)
     if isinstance(value, torch.Tensor):
         corner = value[tuple(slice(6 if axis < 3 else 1) for axis in range(value.dim()))]
         cut = "" if corner.shape == value.shape else f", first {'×'.join(map(str, corner.shape))} of it"

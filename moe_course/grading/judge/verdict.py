@@ -235,8 +235,9 @@ def judged(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Gene
 
 
 def _detached(failure: CheckFailed) -> CheckFailed:
-    """The failure without its traceback and its causes, which would keep all replies in memory while it lives."""
+    """The failure without what would keep replies in memory while it lives: traceback, causes and values."""
     failure.__traceback__ = failure.__context__ = failure.__cause__ = None
+    failure.keep_text()
     return failure
 
 
