@@ -27,10 +27,12 @@ from moe_course.lm.corpus.document import Document
 from moe_course.lm.corpus.text_file import FilePart, parts
 
 BYTES = 256
-LONGEST = 1 << 16
+LONGEST = 1 << 13
 """Text is encoded in parts of so many characters: a longer run without white space is cut."""
-AT_ONCE = 16
-"""So many parts are encoded at a time."""
+AT_ONCE = 128
+"""So many parts are encoded at a time: a megabyte of Latin text."""
+SHARED_FROM = 50_000
+"""From so many characters on, threads share the work: to start them takes as long as to encode a few words."""
 MOST_KNOWN, WORD_COSTS = 20_000_000, 20
 """About so many characters of words are kept in memory with their ids; each word counts as WORD_COSTS more."""
 LEARNT_BYTES, LONGEST_LEARNT, WORDLESS_LEARNT = 20_000_000, 1000, 1_000_000
@@ -120,7 +122,7 @@ class BytePairs(Tokenizer):
         each = -(-len(words) // threads) or 1
         shares = [words[first : first + each] for first in range(0, len(words), each)]
         encode = self._model.encode_batch_fast  # "fast" leaves out where each token stands in the text
-        if sum(map(len, words)) < LONGEST:
+        if sum(map(len, words)) < SHARED_FROM:
             found = [encode(words)]
         else:
             with ThreadPoolExecutor(threads) as pool:
