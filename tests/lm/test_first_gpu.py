@@ -3,6 +3,7 @@
 import json
 import subprocess
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +71,11 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_begins(text):
     assert "arms" in found["hour"]["after"]
     assert len(said) == 2
     assert "KeyError" in first_gpu.page(found)
+
+
+def test_the_page_has_what_is_computed_now():
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert first_gpu.computed() in page
 
 
 @pytest.mark.parametrize(("capability", "preset"), [((7, 5), "t4"), ((8, 0), "h100"), ((9, 0), "h100")])

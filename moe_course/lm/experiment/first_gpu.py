@@ -296,6 +296,21 @@ PARTS: dict[str, Part] = {
 }
 
 
+def computed() -> str:
+    """What is computed of the presets' mixtures on the GPUs that they are made for, as a table for docs/gpu.md."""
+    rows: list[tuple[str, ...]] = []
+    for preset, names in {"t4": ("T4",), "h100": ("H100", "H100 PCIe", "H200")}.items():
+        r = recipe(preset, "moe")
+        pieces = r.plan.accumulate
+        memory = costs.training_bytes(r.model, r.batch_size // pieces, r.plan.bf16, pieces)
+        for name in names:
+            step = costs.step_seconds(r.model, r.plan, r.batch_size, costs.DEVICES[name])
+            speed, minutes = r.tokens / r.plan.steps / step, r.plan.steps * step / 60
+            figures = (f"{sum(memory.values()) / 1e9:.1f}", f"{step:.3f}", f"{speed:,.0f}", f"{minutes:.0f}")
+            rows.append((preset, name, *figures))
+    return markdown_table(("preset", "GPU", "GB", "seconds a step", "tokens/s", "minutes"), rows)
+
+
 def page(found: Mapping[str, Any]) -> str:
     """What was recorded, as a page."""
     machine = found["machine"]

@@ -63,7 +63,7 @@ class Counter(TorchDispatchMode):
 
     @property
     def casts(self) -> int:
-        return sum(kernel.name == "_to_copy" for kernel in self.found)
+        return sum(kernel.name == "cast" for kernel in self.found)
 
     @property
     def flops(self) -> int:
@@ -131,8 +131,9 @@ def _kernel(
     made: list[Tensor],
 ) -> Kernel:
     floats = [tensor.dtype for tensor in (*given, *made) if tensor.dtype.is_floating_point]
+    cast = packet is aten._to_copy and made[0].is_floating_point() and given[0].dtype != made[0].dtype
     return Kernel(
-        packet.__name__,
+        "cast" if cast and given[0].is_floating_point() else packet.__name__,
         _flops(packet, args, kwargs, out),
         sum(map(_bytes, given)) + sum(map(_bytes, made)),
         bool(floats) and floats[0].itemsize == 2,
