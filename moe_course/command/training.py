@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -90,6 +91,7 @@ def add_commands(command: Adder) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    began = time.monotonic()
     from moe_course.lm.experiment import forecast, trial, watching
     from moe_course.lm.experiment.recipe import PRESETS, recipe, with_settings
     from moe_course.lm.training import parallel
@@ -116,7 +118,8 @@ def _train(args: argparse.Namespace) -> int:
         steps = parallel.from_first(lambda: trial.read_recipe(args.out).plan.steps)
         chosen = forecast.with_steps(chosen, steps)
     elif args.minutes is not None:
-        chosen = forecast.within(args.minutes, chosen, expected)
+        gone = parallel.from_first(lambda: time.monotonic() - began) / 60  # text and timing take a while, too
+        chosen = forecast.within(args.minutes - gone, chosen, expected)
     if args.samples is not None:
         watches.append(watching.samples(args.samples, text.tokenizer))
     if args.wandb:

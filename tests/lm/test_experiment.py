@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -461,7 +462,7 @@ class TestForecast:
         assert allowed - 2.0 - 2 * 0.5 < taken <= allowed
 
     def test_too_few_minutes_say_how_many_are_needed(self):
-        with pytest.raises(ValueError, match=r"0\.1 minutes are too few .* at least 0\.26"):
+        with pytest.raises(ValueError, match=r"0\.1 minutes are left, and .* at least 0\.26"):
             self.EXPECTED.steps(0.1, plan(eval_every=30))
         assert self.EXPECTED.steps(0.27, plan(eval_every=30)) >= 2
 
@@ -483,13 +484,20 @@ class TestForecast:
         assert found.measurement == pytest.approx(len(text.line("validation")) * 0.1 / 3)
 
     def test_train_says_what_it_will_do_and_ends_in_time(self, poem, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr(forecast, "forecast", lambda *_: self.EXPECTED)
+        now = [100.0]
+
+        def timed(*_):
+            now[0] += 3  # the time until here is part of what was promised
+            return self.EXPECTED
+
+        monkeypatch.setattr(forecast, "forecast", timed)
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
         command = ["train", "--preset", "tiny", "--data", poem, "--device", "cpu"]
         command += ["--minutes", "0.5", "--out", str(tmp_path / "run")]
         assert main(command) == 0
         told = capsys.readouterr().out
         steps = trial.read_recipe(tmp_path / "run").plan.steps
-        assert steps == self.EXPECTED.steps(0.5, TINY.plan) != TINY.plan.steps
+        assert steps == self.EXPECTED.steps(0.5 - 3 / 60, TINY.plan)
         total, active = costs.num_params(trial.read_recipe(tmp_path / "run").model)
         assert f"{total:,} in all, {active:,} active" in told
         assert f"{steps} steps of 64" in told

@@ -40,7 +40,7 @@ class Forecast:
         steps = int(left / (self.step + self.evaluation / plan.eval_every))
         if steps < 2:
             least = (self.measurement + 2 * self.evaluation + 2 * self.step) / (1 - RESERVE) / 60
-            raise ValueError(f"{minutes:g} minutes are too few for this model: it needs at least {least:.2g}")
+            raise ValueError(f"{minutes:.2g} minutes are left, and this model needs at least {least:.2g}")
         return steps
 
 
