@@ -9,7 +9,10 @@ from moe_course.lm import encode_split, load, train_tokenizer
 from moe_course.lm.corpus import batching, cache, text_file, tokenizer
 from moe_course.lm.corpus.text_file import FilePart, parts
 
-PROSE = "It's the router's gate; we'll see größer numbers: 1,234.5 \t\n\n  東京 and   Ελλάδα,\xa0 don't\x0b stop!\r\n"
+PROSE = (
+    "It's the router's gate; we'll see größer numbers: 1,234.5 \t\n\n  東京 and   Ελλάδα,\xa0 don't\x0b stop!\r\n"
+    "x\xa0   y\xa0   z\xa0   x\xa0   y\n"
+)
 LINE = "RouterGate東京größer2026expert_token"
 
 
