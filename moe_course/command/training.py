@@ -104,13 +104,15 @@ def _train(args: argparse.Namespace) -> int:
     watches = []
     if args.tensorboard:
         watches.append(watching.tensorboard(args.out / "tensorboard"))
-    text = trial.Text.of(args.data, args.level, PRESETS[args.preset].vocab_size)
-    chosen = recipe(
-        args.preset, args.model, args.seed, args.data, args.level, vocab_size=text.tokenizer.vocab_size
-    )
-    if args.steps is not None:
-        chosen = forecast.with_steps(chosen, args.steps)
-    chosen = with_settings(chosen, _settings(args) + args.set)
+
+    def chosen_with(vocab_size: int) -> Recipe:
+        one = recipe(args.preset, args.model, args.seed, args.data, args.level, vocab_size)
+        one = one if args.steps is None else forecast.with_steps(one, args.steps)
+        return with_settings(one, _settings(args) + args.set)
+
+    wanted = PRESETS[args.preset].vocab_size  # a small text has fewer pairs to merge
+    text = trial.Text.of(args.data, args.level, wanted, chosen_with(wanted).tokens)
+    chosen = chosen_with(text.tokenizer.vocab_size)
     if not PRESETS[args.preset].measured:
         print(_needed(args.preset, chosen, device), file=sys.stderr)
     expected = forecast.forecast(chosen, text, device)
@@ -126,7 +128,9 @@ def _train(args: argparse.Namespace) -> int:
         watches.append(watching.wandb(chosen, args.out))
     first = parallel.rank_and_size()[0] == 0
     if first:
-        print(forecast.table(chosen, expected), flush=True)
+        print(forecast.table(chosen, expected, text), flush=True)
+        if forecast.epochs(chosen, text) > forecast.MOST_EPOCHS:
+            print(forecast.too_often(chosen, text), file=sys.stderr)
     watch = watching.together(watches)
     result = trial.run_recipe(chosen, args.out, args.resume, device, watch=watch, text=text)
     if first:

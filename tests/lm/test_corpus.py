@@ -15,7 +15,10 @@ import pytest
 
 from moe_course.lm import load
 from moe_course.lm.corpus import build, cache, facts, source_files
+from moe_course.lm.corpus import tokenizer as tokenizer_module
+from moe_course.lm.corpus.batching import encode_split
 from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
+from moe_course.lm.corpus.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"code": 60_000, "technical": 60_000, "names": 30_000, "facts": 90_000}
@@ -331,6 +334,18 @@ def test_limits_that_will_not_do_are_named(limits, says):
         load("text:x", limits={"code": 5})
 
 
+class Streamed(list):
+    """As an IterableDataset of `datasets`."""
+
+    def skip(self, n):
+        return Streamed(self[n:])
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOE_COURSE_CACHE", str(tmp_path / "cache"))
+
+
 def fake_datasets(rows):
     class DatasetsError(Exception):
         pass
@@ -339,13 +354,13 @@ def fake_datasets(rows):
         if name == "org/none":
             raise DatasetsError("Dataset 'org/none' doesn't exist")
         assert (configuration, split, streaming) == ("small", "train", True)
-        return iter(rows)
+        return Streamed(rows)
 
     exceptions = types.SimpleNamespace(DatasetsError=DatasetsError)
     return types.SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions, __version__="4.0")
 
 
-def test_a_data_set_of_the_hub_is_split_by_row(monkeypatch):
+def test_a_data_set_of_the_hub_is_split_by_row(empty_cache, monkeypatch):
     rows = [{"text": f"story {n}"} for n in range(300)] + [{"text": " \n"}]
     monkeypatch.setitem(sys.modules, "datasets", fake_datasets(rows))
     corpus = load("hf:org/stories:small")
@@ -355,7 +370,72 @@ def test_a_data_set_of_the_hub_is_split_by_row(monkeypatch):
     assert all(corpus.split(split) for split in SPLITS)
 
 
-def test_a_data_set_that_will_not_do_is_named(monkeypatch):
+class TestDownload:
+    ROWS = tuple({"text": f"é story {n} " + "x" * (n % 7)} for n in range(200))
+
+    def load(self, monkeypatch, rows, size, kind=Streamed):
+        module = fake_datasets([])
+        module.load_dataset = lambda *_, **__: kind(rows)
+        monkeypatch.setitem(sys.modules, "datasets", module)
+        return load("hf:org/stories:small", size=size)
+
+    def test_it_ends_with_the_row_that_reaches_the_size(self, empty_cache, monkeypatch):
+        asked = []
+
+        class Watched(Streamed):
+            def __iter__(self):
+                for row in super().__iter__():
+                    asked.append(row)
+                    yield row
+
+        corpus = self.load(monkeypatch, self.ROWS, 500, Watched)
+        texts = [row["text"] for row in asked]
+        assert sorted(d.text for d in documents(corpus)) == sorted(texts)
+        assert sum(len(t.encode()) for t in texts[:-1]) < 500 <= sum(len(t.encode()) for t in texts)
+
+    def test_one_that_broke_off_goes_on_and_a_larger_one_begins_with_a_smaller(
+        self, empty_cache, monkeypatch, tmp_path
+    ):
+        class Broken(Streamed):
+            def __iter__(self):
+                yield from list(super().__iter__())[:50]
+                raise OSError("the line is dead")
+
+        with pytest.raises(ValueError, match="cannot be loaded: the line is dead; what has come is kept"):
+            self.load(monkeypatch, self.ROWS, 10**6, Broken)
+        (text,) = (tmp_path / "cache").glob("hub-*.txt")
+        with text.open("ab") as file:
+            file.write(b"half a row")  # a process that was killed while it wrote
+        skipped = []
+        monkeypatch.setattr(Streamed, "skip", lambda self, n: skipped.append(n) or Streamed(self[n:]))
+        whole = self.load(monkeypatch, self.ROWS, 10**6)
+        assert skipped == [50]
+        assert sorted(d.text for d in documents(whole)) == sorted(row["text"] for row in self.ROWS)
+        small = self.load(monkeypatch, self.ROWS, 500)
+        assert skipped == [50], "it is there already"
+        assert {d.id for d in documents(small)} < {d.id for d in documents(whole)}
+        assert small.fingerprint != whole.fingerprint
+        assert small.fingerprint == self.load(monkeypatch, [], 500).fingerprint
+
+    def test_byte_pairs_are_learnt_from_a_part_that_is_spread_over_it(self, empty_cache, monkeypatch):
+        corpus = self.load(monkeypatch, self.ROWS, 10**6)
+        monkeypatch.setattr(tokenizer_module, "LEARNT_BYTES", sum(d.size for d in corpus.train) // 3)
+        usual, learnt = tokenizer_module._texts, []
+        monkeypatch.setattr(
+            tokenizer_module, "_texts", lambda document: learnt.append(document.id) or usual(document)
+        )
+        train_tokenizer(corpus, 270)
+        assert learnt == [d.id for d in corpus.train][::4]
+
+    def test_its_tokens_are_those_of_its_rows(self, empty_cache, monkeypatch):
+        corpus = self.load(monkeypatch, self.ROWS, 10**6)
+        tokenizer = train_tokenizer(corpus, 270)
+        line = encode_split(corpus, tokenizer, "train")
+        expected = [i for d in corpus.train for i in [*tokenizer.encode(d.text), tokenizer.end]]
+        assert line.ids_T.tolist() == expected
+
+
+def test_a_data_set_that_will_not_do_is_named(empty_cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", fake_datasets([{"story": "x"}]))
     with pytest.raises(ValueError, match=r"no column 'text'; it has 'story'"):
         load("hf:org/stories:small")

@@ -483,6 +483,44 @@ class TestForecast:
         assert found.evaluation == pytest.approx(128 * 16 * 0.1 / 3)
         assert found.measurement == pytest.approx(len(text.line("validation")) * 0.1 / 3)
 
+    def test_a_text_that_is_seen_too_often_is_told_of(self, poem, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(forecast, "forecast", lambda *_: self.EXPECTED)
+        command = ["train", "--preset", "tiny", "--data", poem, "--device", "cpu", "--out"]
+        told = []
+        for steps in (8, 400):
+            monkeypatch.setattr(trial, "run_recipe", lambda *_, **__: pytest.fail("not to be trained"))
+            with pytest.raises(BaseException, match="not to be trained"):
+                main([*command, str(tmp_path / "run"), "--steps", str(steps)])
+            told.append(capsys.readouterr())
+        size = len(trial.Text.of(poem, vocab_size=VOCABULARY).line("train"))
+        for steps, one in zip((8, 400), told, strict=True):
+            assert f"{size:,} tokens, each seen {steps * 4 * 16 / size:,.1f} times" in one.out
+        assert "teaches little" not in told[0].err
+        assert "This run sees its text " in told[1].err
+
+    def test_as_much_of_a_data_set_is_read_as_the_run_needs(self, tmp_path, monkeypatch):
+        asked = []
+
+        def load(data, size):
+            asked.append(size)
+            raise ValueError("enough")
+
+        monkeypatch.setattr(trial, "load", load)
+        command = [
+            "train",
+            "--preset",
+            "tiny",
+            "--data",
+            "hf:x",
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+        for more in (["--steps", "90"], ["--steps", "180"], ["--steps", "90", "--set", "context=32"]):
+            assert main([*command, *more]) != 0
+        assert asked == [90 * 4 * 16 * 5 / 0.9, 180 * 4 * 16 * 5 / 0.9, 90 * 4 * 32 * 5 / 0.9]
+
     def test_train_says_what_it_will_do_and_ends_in_time(self, poem, tmp_path, capsys, monkeypatch):
         now = [100.0]
 

@@ -12,14 +12,12 @@ PyTorch), "names" (of countries, languages and money in twenty languages) and "f
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from moe_course.lm.corpus import facts, names, source_files, text_file
+from moe_course.lm.corpus import facts, hub, names, source_files, text_file
 from moe_course.lm.corpus.cache import cached
 from moe_course.lm.corpus.document import SPLITS, Document, split_of, take
 from moe_course.lm.corpus.facts import Cloze
@@ -30,7 +28,7 @@ DEFAULT_LIMITS = {"code": 6_000_000, "technical": 6_000_000, "names": 1_000_000,
 """The most bytes of each domain of the default corpus. There are fewer bytes of names and facts than this."""
 
 DOWNLOAD_LIMIT = 20_000_000
-"""How many bytes of a data set are read."""
+"""How many bytes of a data set are read, if nobody says how many are needed."""
 
 RECIPE = 1
 """The version of the way in which the default corpus is built: a cached corpus of an older version is not used."""
@@ -50,17 +48,17 @@ class Corpus:
     name: str
     domains: tuple[str, ...]
     fingerprint: str
-    train: tuple[AnyDocument, ...]
-    validation: tuple[AnyDocument, ...]
-    test: tuple[AnyDocument, ...]
+    train: Sequence[AnyDocument]
+    validation: Sequence[AnyDocument]
+    test: Sequence[AnyDocument]
     versions: Mapping[str, str] = field(default_factory=dict)
     cloze: tuple[Cloze, ...] = ()
 
-    def split(self, name: str) -> tuple[AnyDocument, ...]:
+    def split(self, name: str) -> Sequence[AnyDocument]:
         """The documents of "train", "validation" or "test"."""
         if name not in SPLITS:
             raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        documents: tuple[AnyDocument, ...] = getattr(self, name)
+        documents: Sequence[AnyDocument] = getattr(self, name)
         return documents
 
     def counts(self, split: str) -> dict[str, tuple[int, int]]:
@@ -85,11 +83,12 @@ class Corpus:
         return "\n".join([*lines, f"{self.name}, fingerprint {self.fingerprint[:16]}"])
 
 
-def load(spec: str = "default", limits: Mapping[str, int] | None = None) -> Corpus:
+def load(spec: str = "default", limits: Mapping[str, int] | None = None, size: int | None = None) -> Corpus:
     """The corpus that `spec` names: "default", "text:PATH" or "hf:NAME" ("hf:NAME:CONFIGURATION").
 
     `limits` gives other sizes to domains of the default corpus, in bytes (see DEFAULT_LIMITS). Documents are never
-    cut, and they are taken in a shuffled but fixed order, so a smaller corpus is a part of a larger one.
+    cut, and they are taken in a shuffled but fixed order, so a smaller corpus is a part of a larger one. `size`: how
+    many bytes of a data set are read; default DOWNLOAD_LIMIT.
 
     Raises ValueError for an unknown spec, a file or data set that cannot be read, and a wrong limit.
     """
@@ -101,7 +100,7 @@ def load(spec: str = "default", limits: Mapping[str, int] | None = None) -> Corp
     if kind == "text" and rest:
         return _from_file(spec, Path(rest).expanduser())
     if kind == "hf" and rest:
-        return _from_hub(spec, *rest.split(":", 1))
+        return _from_hub(spec, size or DOWNLOAD_LIMIT, *rest.split(":", 1))
     raise ValueError(f"no corpus {spec!r}: give 'default', 'text:PATH' or 'hf:NAME'")
 
 
@@ -186,28 +185,7 @@ def _from_file(spec: str, path: Path) -> Corpus:
     return _corpus(spec, fingerprint, {"train": [train], "validation": [validation], "test": []}, {})
 
 
-def _from_hub(spec: str, name: str, configuration: str | None = None) -> Corpus:
-    """The first DOWNLOAD_LIMIT bytes of the training split's "text" column, one document a row, split by hash."""
-    try:
-        datasets: Any = importlib.import_module("datasets")
-    except ImportError as error:
-        raise ValueError(f"{spec!r} needs the package `datasets`: pip install datasets") from error
-    try:
-        rows = datasets.load_dataset(name, configuration, split="train", streaming=True)
-        documents = list(take(_documents(spec, name, rows), DOWNLOAD_LIMIT))
-    except ValueError:
-        raise
-    except Exception as error:  # many kinds: no network, no such data set, no permission to read it
-        raise ValueError(f"{spec!r} cannot be loaded: {error}") from error
-    if not documents:
-        raise ValueError(f"{spec!r} holds no text")
-    made_of = {"datasets": str(datasets.__version__)}
-    return _unpack(spec, _pack(documents, made_of=made_of))
-
-
-def _documents(spec: str, name: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[Document]:
-    for number, row in enumerate(rows):
-        if not isinstance(row.get("text"), str):
-            raise ValueError(f"{spec!r} has no column 'text'; it has {', '.join(map(repr, row))}")
-        if row["text"].strip():
-            yield Document(f"{name}/{number:08}", name, row["text"])
+def _from_hub(spec: str, size: int, name: str, configuration: str | None = None) -> Corpus:
+    found, fingerprint, made_of = hub.splits(spec, name, configuration, size)
+    train, validation, test = (found[split] for split in SPLITS)
+    return Corpus(spec, (name,), fingerprint, train, validation, test, made_of)

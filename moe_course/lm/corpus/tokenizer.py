@@ -200,7 +200,11 @@ def _train(corpus: Corpus, vocab_size: int) -> bytes:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    model.train_from_iterator((text for document in corpus.train for text in _texts(document)), trainer)
+    every = (
+        -(-sum(document.size for document in corpus.train) // LEARNT_BYTES) if len(corpus.train) > 1 else 1
+    )
+    learnt = corpus.train[::every]  # of many documents, as of one long one, no more than is needed
+    model.train_from_iterator((text for document in learnt for text in _texts(document)), trainer)
     return BytePairs(model).to_json().encode("utf-8")
 
 

@@ -15,6 +15,7 @@ from moe_course.progress import clock_time
 from moe_course.tables import text_table
 
 TIMED_STEPS = 3
+MOST_EPOCHS = 4
 RESERVE = 0.05
 """The share of `--minutes` that stays unplanned: a machine is not always equally fast."""
 _QUESTION_TOKENS = 4 * 32
@@ -68,7 +69,20 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     )
 
 
-def table(recipe: Recipe, expected: Forecast) -> str:
+def epochs(recipe: Recipe, text: Text) -> float:
+    """How often the run sees each token of the training split."""
+    return recipe.tokens / len(text.line("train"))
+
+
+def too_often(recipe: Recipe, text: Text) -> str:
+    """What to say where that is more often than MOST_EPOCHS."""
+    return (
+        f"This run sees its text {epochs(recipe, text):,.1f} times. After about {MOST_EPOCHS} times a text teaches "
+        "little that is new (Muennighoff et al. 2023, arXiv 2305.16264): take a larger one, or fewer steps."
+    )
+
+
+def table(recipe: Recipe, expected: Forecast, text: Text) -> str:
     """Sizes and costs of the run, one a line."""
     total, active = costs.num_params(recipe.model)
     each = costs.flops_per_token(recipe.model)
@@ -77,6 +91,7 @@ def table(recipe: Recipe, expected: Forecast) -> str:
         ("parameters", f"{total:,} in all, {active:,} active"),
         ("FLOPs", f"{each:,} a token, {each * recipe.tokens / 1e12:,.1f} TFLOPs in all"),
         ("tokens", f"{recipe.tokens:,}: {recipe.plan.steps:,} steps of {per_step:,}"),
+        ("text", f"{len(text.line('train')):,} tokens, each seen {epochs(recipe, text):,.1f} times"),
         (
             "learning rate",
             f"{recipe.plan.optimizer}, peak {recipe.plan.peak:g} after {recipe.plan.warmup} steps",

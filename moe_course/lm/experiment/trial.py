@@ -33,6 +33,8 @@ from moe_course.moe.layer import MoELayer
 from moe_course.tables import text_table
 
 RECIPE, TOKENIZER = "recipe.json", "tokenizer.json"
+TOKEN_BYTES = {"bpe": 5, "char": 2}
+"""About the most bytes that a token has on average; nine tenths of a data set are for training."""
 HELD_OUT = 128
 """So many sequences of the validation split are evaluated during training."""
 CURVE = ("step", "ce", "held_out_ce", "seconds", "cpu_seconds", "lb_loss", "drop_rate", "load_LE")
@@ -46,9 +48,14 @@ class Text:
     tokenizer: Tokenizer
 
     @classmethod
-    def of(cls, data: str = "default", level: str = "bpe", vocab_size: int = 1024) -> Text:
-        """The corpus and a tokenizer trained on it, both kept in the cache."""
-        corpus = load(data)
+    def of(
+        cls, data: str = "default", level: str = "bpe", vocab_size: int = 1024, tokens: int | None = None
+    ) -> Text:
+        """The corpus and a tokenizer trained on it, both kept in the cache.
+
+        tokens: how many the run is trained on. So much of a data set is read, if it has so much; see TOKEN_BYTES.
+        """
+        corpus = load(data, size=None if tokens is None else int(tokens * TOKEN_BYTES[level] / 0.9))
         return cls(corpus, train_tokenizer(corpus, vocab_size, level))
 
     def line(self, split: str) -> Tokens:
@@ -100,7 +107,7 @@ def run_recipe(
     are loaded already. Raises ValueError if the vocabularies of recipe and tokenizer differ, and if the run in the
     folder has another recipe or text; FileExistsError as `train` does.
     """
-    text = text or Text.of(recipe.data, recipe.level, recipe.model.vocab_size)
+    text = text or Text.of(recipe.data, recipe.level, recipe.model.vocab_size, recipe.tokens)
     if text.tokenizer.vocab_size != recipe.model.vocab_size:
         sizes = f"{recipe.model.vocab_size}, the tokenizer one of {text.tokenizer.vocab_size}"
         raise ValueError(f"the model has a vocabulary of {sizes}")
