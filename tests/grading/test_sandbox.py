@@ -25,8 +25,10 @@ from test_syscalls import TRY, calls
 from moe_course.grading.exercises import locate
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
+from moe_course.grading.exercises.rubric import grader_of
 from moe_course.grading.judge.files import check_file, grade_submission
 from moe_course.grading.judge.subject import ProbeFailed, SubjectLost, WorkerSubject
+from moe_course.grading.judge.verdict import grade_public
 from moe_course.grading.submission.attempts import read
 from moe_course.grading.worker import memory, mounts, sandbox, sandboxed
 from moe_course.grading.worker.sandbox import Limits, masked_modules
@@ -355,6 +357,20 @@ def test_a_reply_of_64_mib_costs_the_judge_no_memory(inside):
         tracemalloc.stop()
     assert lost.value.status == "crashed"
     assert run(subject, "small") == 7
+
+
+def test_a_grader_says_how_large_a_reply_may_be(inside, monkeypatch):
+    subject = inside("""
+        import torch
+        def ffn_params(d_model, d_ff):
+            return torch.zeros(1 << 19)
+    """)
+    with pytest.raises(ProbeFailed, match="1048576 are the most"):
+        subject.run(call, "ffn_params", 2, 3)
+    monkeypatch.setattr(grader_of("ffn_params"), "largest_reply", 4 << 20)
+    verdict = grade_public("ffn_params", subject, 1)
+    assert "should be" in verdict.checks[0].message
+    assert len(run(subject, "ffn_params", 2, 3)) == 1 << 19
 
 
 def test_forked_children_do_not_count_what_they_share(inside):

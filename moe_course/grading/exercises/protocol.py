@@ -17,6 +17,7 @@ import torch
 CHECKS_DISABLED = False  # set in the worker of batch grading, where a submission's own checks are not wanted
 
 MAX_DEPTH = 40
+LARGEST_REPLY = 1 << 20  # bytes of all tensors in a reply, where a grader does not say otherwise
 MAX_TEXT = 20_000  # characters of one string; longer ones are cut
 MAX_PLACE = 200  # characters of a line of code, or of a function's name
 MAX_DIGITS = 1024  # hexadecimal ones of one int: Python itself refuses to print much longer ones

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from moe_course.grading.exercises.locate import make_graders_importable
+from moe_course.grading.exercises.protocol import LARGEST_REPLY
 from moe_course.grading.exercises.registry import Exercise, find
 
 C = TypeVar("C", bound=type)
@@ -56,12 +57,16 @@ def criterion(points: int, title: str, hint: str) -> Callable[[F], F]:
     return mark
 
 
-def grades(name: str, hidden: int = 0) -> Callable[[C], C]:
-    """Make a pytest class the grader of the exercise `name`; `hidden` points more are decided at grading."""
+def grades(name: str, hidden: int = 0, largest_reply: int = LARGEST_REPLY) -> Callable[[C], C]:
+    """Make a pytest class the grader of the exercise `name`; `hidden` points more are decided at grading.
+
+    largest_reply: the bytes that the tensors of one reply may have. An answer that returns more fails.
+    """
     exercise = find(name)
 
     def mark(cls: C) -> C:
         cls.exercise, cls.hidden_points = exercise, hidden  # type: ignore[attr-defined]
+        cls.largest_reply = largest_reply  # type: ignore[attr-defined]
         return cls
 
     return mark

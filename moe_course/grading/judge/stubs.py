@@ -17,7 +17,7 @@ class Watched:
     """A subject whose calls are remembered: for each reply that is no exception, the arguments and the reply."""
 
     def __init__(self, subject: Subject):
-        self.subject = subject
+        self.subject, self.largest = subject, subject.largest
         self.calls: list[tuple[Any, Any]] = []
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:

@@ -19,7 +19,7 @@ from moe_course.grading.worker.process import START_SECONDS, SubjectLost, Worker
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.sandboxed import sandboxed
 from moe_course.grading.worker.serve import CELL_SECONDS, answer
-from moe_course.grading.worker.wire import REQUEST, ProtocolError, conforms, decode, encode, hints
+from moe_course.grading.worker.wire import REPLY, REQUEST, ProtocolError, conforms, decode, encode, hints
 
 Probe = Callable[..., Any]
 Answers = Callable[..., Any]
@@ -43,7 +43,9 @@ class ProbeFailed(Exception):
 
 
 class Subject(Protocol):
-    """What a grader is handed."""
+    """What a grader is handed. `largest`: the most bytes of text and of tensors that a reply may have."""
+
+    largest: tuple[int, int]
 
     def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
         """Run a probe beside the learner's code and return its plain reply.
@@ -58,13 +60,14 @@ class LiveSubject:
 
     def __init__(self, namespace: Mapping[str, Any]):
         self.namespace = namespace
+        self.largest = REPLY
 
     def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
         args, kwargs = decode(encode(plain((args, kwargs)), REQUEST), REQUEST)
         if answers is not None:
             kwargs["ask"] = lambda *question: decode(encode(plain(answers(*decode(encode(plain(question)))))))
         try:
-            reply = decode(answer(0, probe, self.namespace, args, kwargs))
+            reply = decode(answer(0, probe, self.namespace, args, kwargs, self.largest), self.largest)
         except ProtocolError as error:
             raise ProbeFailed(raised(error)) from None
         return _open(reply, 0, probe)
@@ -94,6 +97,7 @@ class WorkerSubject:
         self.masked = list(masked)
         self.seconds = seconds
         self.cell_seconds = cell_seconds
+        self.largest = REPLY
         self.cell_errors: list[Raised | None] = []
         self.lost_cells: dict[int, SubjectLost] = {}
         self._answers = 0  # replies of this exercise in which no exception was reported
@@ -134,6 +138,7 @@ class WorkerSubject:
             "probe": f"{probe.__module__}:{probe.__qualname__}",
             "args": plain(args),
             "kwargs": plain(kwargs),
+            "largest": self.largest,
         }
         if answers is not None:
             message["asks"] = True
@@ -207,7 +212,7 @@ class WorkerSubject:
         clock = Clock(self._worker.main(), self._worker.family())
         try:
             talk = partial(_answer, answers, number) if answers else None
-            reply = ask(self._worker, {"number": number, **message}, seconds, clock, talk)
+            reply = ask(self._worker, {"number": number, **message}, seconds, clock, talk, self.largest)
             value = _open(reply, number, probe)
             error = next(_errors(value), None) if probe is not None else None
             self._first = self._first or error

@@ -13,9 +13,10 @@ import torch
 
 from moe_course.grading.exercises.expect import CheckFailed, explained
 from moe_course.grading.exercises.registry import PART_OF
-from moe_course.grading.exercises.rubric import Criterion, points, rubric
+from moe_course.grading.exercises.rubric import Criterion, grader_of, points, rubric
 from moe_course.grading.judge import diagnosis
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed, Subject, SubjectLost
+from moe_course.grading.worker.wire import REPLY
 
 
 class Unjudged(CheckFailed):
@@ -179,6 +180,7 @@ def _try_all(
     """Judge the criteria in order: their results, and status and reason where the exercise ended before its end."""
     results: list[CheckResult] = []
     status, reason = "", ""
+    subject.largest = (REPLY[0], grader_of(name).largest_reply)
     try:
         for grader, line in lines:
             results.append(judged(grader, line, subject, seeded(seed, name, line.name)))

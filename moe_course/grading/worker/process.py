@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from threading import Thread
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from moe_course.grading.worker import memory
 from moe_course.grading.worker.clock import Clock
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.serve import OUT_OF_MEMORY
-from moe_course.grading.worker.wire import REQUEST, ProtocolError, read_frame, write_frame
+from moe_course.grading.worker.wire import REPLY, REQUEST, ProtocolError, read_frame, write_frame
 
 PROGRAM = (
     "-s",
@@ -100,19 +101,25 @@ class Worker:
 
 
 def ask(
-    worker: Worker, message: Any, seconds: float, clock: Clock | None = None, talk: Talk | None = None
+    worker: Worker,
+    message: Any,
+    seconds: float,
+    clock: Clock | None = None,
+    talk: Talk | None = None,
+    largest: tuple[int, int] = REPLY,
 ) -> Any:
     """The worker's reply to a message, or its first words where there is none.
 
     seconds: the deadline, by a `clock` that counts neither the time in which other processes had the processor nor
     that which the judge takes in `talk`.
     talk: what to send back on a question that comes before the reply; None on the reply itself.
+    largest: the most bytes of text and of tensors that the reply may have.
     Raises SubjectLost where nothing comes in time, or the worker ends or uses too much memory.
     """
     clock = clock or Clock(worker.main(), worker.family())
     answer: Future[Any] = Future()
-    exchange = (worker.requests, worker.replies, message, answer, clock, talk)
-    Thread(target=_exchange, args=exchange, daemon=True).start()
+    exchange = partial(_exchange, worker.requests, worker.replies, message, answer, clock, talk, largest)
+    Thread(target=exchange, daemon=True).start()
     while True:
         try:
             reply = answer.result(timeout=WATCH)
@@ -128,20 +135,26 @@ def ask(
 
 
 def _exchange(
-    requests: BinaryIO, replies: BinaryIO, message: Any, answer: Future[Any], clock: Clock, talk: Talk | None
+    requests: BinaryIO,
+    replies: BinaryIO,
+    message: Any,
+    answer: Future[Any],
+    clock: Clock,
+    talk: Talk | None,
+    largest: tuple[int, int],
 ) -> None:
     """Send and receive in a thread of its own, the one way to wait with a deadline on every system."""
     try:
         if message is not None:
             write_frame(requests, message, REQUEST)
-        reply = read_frame(replies)
+        reply = read_frame(replies, largest)
         while talk is not None:
             with clock.stopped():
                 more = talk(reply)
             if more is None:
                 break
             write_frame(requests, more, REQUEST)
-            reply = read_frame(replies)
+            reply = read_frame(replies, largest)
         answer.set_result(reply)
     except (EOFError, OSError, ValueError) as error:  # ProtocolError is a ValueError, so is a closed pipe
         answer.set_exception(error)

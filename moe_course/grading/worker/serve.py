@@ -76,11 +76,16 @@ def interrupted_after(seconds: float) -> Iterator[None]:
 
 
 def answer(
-    number: int, probe: Callable[..., Any], namespace: Mapping[str, Any], args: Any, kwargs: Any
+    number: int,
+    probe: Callable[..., Any],
+    namespace: Mapping[str, Any],
+    args: Any,
+    kwargs: Any,
+    largest: tuple[int, int],
 ) -> bytes:
     """Run a probe; the frame of the reply says whether a value came back or an exception."""
     try:
-        return encode({"number": number, "value": plain(probe(namespace, *args, **kwargs))})
+        return encode({"number": number, "value": plain(probe(namespace, *args, **kwargs))}, largest)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and the like: a learner's quit() must not end the grading
@@ -129,7 +134,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                     kwargs = message["kwargs"]
                     if message.get("asks"):
                         kwargs = {**kwargs, "ask": partial(ask, requests, replies, message["number"])}
-                    frame = answer(message["number"], probe, notebook.user_ns, message["args"], kwargs)
+                    given = (message["args"], kwargs, message["largest"])
+                    frame = answer(message["number"], probe, notebook.user_ns, *given)
                     if not sound(memory):
                         again.__code__ = code
                         again(memory)

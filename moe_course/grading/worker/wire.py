@@ -19,13 +19,16 @@ from typing import Any, BinaryIO
 
 import torch
 
-from moe_course.grading.exercises.protocol import DATACLASSES, DTYPE_NAMES, MAX_DEPTH, MAX_DIGITS
+from moe_course.grading.exercises.protocol import (
+    DATACLASSES,
+    DTYPE_NAMES,
+    LARGEST_REPLY,
+    MAX_DEPTH,
+    MAX_DIGITS,
+)
 
 REQUEST = (64 << 20, 64 << 20)  # the most bytes of JSON and of tensors; nobody but the judge writes requests
-REPLY = (
-    256 << 10,
-    1 << 20,
-)  # of a reply; the largest that right answers of the course need have 6 kB and 65 kB
+REPLY = (256 << 10, LARGEST_REPLY)  # of a reply; right answers of the course need 6 kB and 65 kB at most
 MAX_TENSORS = 2_000
 MAX_DIMS = 8
 CHUNK = 1 << 20  # bytes read at a time, so that an announced size costs nothing until it arrives

@@ -151,7 +151,7 @@ ATTACKS = {
         real = wire.read_frame
         def read_frame(stream, *largest):
             message = real(stream, *largest)
-            def answer(number, probe, namespace, args, kwargs):
+            def answer(number, probe, namespace, args, kwargs, largest):
                 value = BY_NAME[message["probe"]](namespace, *args, **kwargs)
                 return wire.encode({"number": number, "value": value})
             serve.answer = answer
