@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from moe_course.moe.counts import expert_counts
 
+TAIL = 50  # steps at the end of which results are the mean
 Gate = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits_TE -> weights and experts, both (T,) or both (T, K)
 MoE = Callable[..., Tensor]  # (x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD) -> y_TD
 
@@ -88,6 +89,7 @@ class TinyMoE(nn.Module):
     w_query: Tensor
     w_key: Tensor
     w_value: Tensor
+    routed: tuple[Tensor, Tensor, Tensor]  # logits_TE, weights_TK, idx_TK of the last call
 
     def __init__(self, config: TinyConfig, gate: Gate, moe: MoE, rng: torch.Generator):
         super().__init__()
@@ -132,7 +134,8 @@ class TinyMoE(nn.Module):
     def moe_layer(self, h_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """The layer of the course: gate, experts, weighted sum. Returns y_BSD and idx_TK."""
         h_TD = h_BSD.flatten(0, 1)
-        weights_TK, idx_TK = self.gate(h_TD @ self.router)
+        logits_TE = h_TD @ self.router
+        weights_TK, idx_TK = self.gate(logits_TE)
         if weights_TK.ndim == 1:
             weights_TK, idx_TK = weights_TK[:, None], idx_TK[:, None]
         if weights_TK.shape != idx_TK.shape or len(idx_TK) != len(h_TD):
@@ -140,6 +143,7 @@ class TinyMoE(nn.Module):
                 f"gate must give each of {len(h_TD)} tokens its weights and experts, "
                 f"got shapes {tuple(weights_TK.shape)} and {tuple(idx_TK.shape)}"
             )
+        self.routed = logits_TE, weights_TK, idx_TK
         y_TD = self.moe(h_TD, weights_TK, idx_TK, self.w_gate, self.w_up, self.w_down)
         return y_TD.view_as(h_BSD), idx_TK
 
@@ -148,7 +152,7 @@ class TinyMoE(nn.Module):
 class TinyRun:
     """The results of one training run. Sequences have one value for each step.
 
-    loss: cross-entropy of the translations, nats. router_gradient: norm of the task's gradient on the router.
+    loss: cross-entropy of the translations, nats. router_gradient: norm of the gradient on the router.
     router_movement: distance of the router from its start, in units of its length at the start. load: each
     expert's share of the words, one load_E a step. The tables have the share of each dialect's words that went
     to each expert, before and after training.
@@ -161,11 +165,13 @@ class TinyRun:
     load: list[Tensor]
     table_before_GE: Tensor
     table_after_GE: Tensor
+    word_weight: Tensor
+    word_loss: Tensor
 
     @property
     def final_loss(self) -> float:
         """Mean loss of the last 50 steps."""
-        tail = self.loss[-50:]
+        tail = self.loss[-TAIL:]
         return sum(tail) / len(tail)
 
     @property
@@ -192,11 +198,13 @@ def train(
     moe: MoE | None = None,
     frozen_router: bool = False,
     after_step: Callable[[Tensor], None] | None = None,
+    extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> TinyRun:
     """Train a tiny MoE. Runs with the same seed have the same dictionaries, initial weights and order of the data.
 
     `moe` is the library's `moe_loop` unless given. Learning rates fall to 0 over the second half. `after_step` is
     called after every step with the experts of its words, one row a line, so that a balancing bias can follow.
+    `extra_loss` gets logits_TE and idx_TK of the words, and is added to what is minimised, not to what is reported.
     """
     c = config or TinyConfig()
     if moe is None:
@@ -211,22 +219,32 @@ def train(
     schedules = [LambdaLR(o, lambda step: min(1.0, 2 - 2 * step / c.steps)) for o in optimizers]
 
     loss, gradient, movement, load = [], [], [], []
-    for _ in range(c.steps):
+    words: list[tuple[Tensor, Tensor]] = []
+    for step in range(c.steps):
         rows = torch.randint(c.num_lines, (c.lines_per_step,), generator=rng)
         logits_BSV, idx_TK = model(stream.tokens_BS[rows, :-1])
         ce = translation_loss(logits_BSV, stream.tokens_BS[rows])
         model.zero_grad()
-        ce.backward()
+        router_logits_TE, weights_TK, _ = model.routed
+        extra = (
+            extra_loss(_words(router_logits_TE, len(rows)), _words(idx_TK, len(rows))) if extra_loss else 0
+        )
+        (ce + extra).backward()
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
         loss.append(ce.item())
+        if step >= c.steps - TAIL:
+            each_N = translation_loss(logits_BSV.detach(), stream.tokens_BS[rows], "none")
+            words.append((_words(weights_TK.detach(), len(rows)).sum(dim=1), each_N))
         gradient.append(0.0 if model.router.grad is None else model.router.grad.norm().item())
         movement.append(((model.router.detach() - start_DE).norm() / start_DE.norm()).item())
         load.append(_shares(_of_words(idx_TK, len(rows)), c.num_experts))
         if after_step is not None:
             after_step(_of_words(idx_TK, len(rows)))
-    return TinyRun(seed, loss, gradient, movement, load, before_GE, routing_table(model, stream, c))
+    after_GE = routing_table(model, stream, c)
+    word_weight, word_loss = (torch.cat(found) for found in zip(*words, strict=True))
+    return TinyRun(seed, loss, gradient, movement, load, before_GE, after_GE, word_weight, word_loss)
 
 
 def _optimizers(model: TinyMoE, config: TinyConfig) -> list[torch.optim.Optimizer]:
@@ -242,9 +260,10 @@ def _optimizers(model: TinyMoE, config: TinyConfig) -> list[torch.optim.Optimize
     ]
 
 
-def translation_loss(logits_BSV: Tensor, tokens_BS: Tensor) -> Tensor:
+def translation_loss(logits_BSV: Tensor, tokens_BS: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy in nats of the translations, each predicted at its word: positions 1, 3, 5, ..."""
-    return F.cross_entropy(logits_BSV[:, 1::2].flatten(0, 1), tokens_BS[:, 2::2].flatten())
+    targets = tokens_BS[:, 2::2].flatten()
+    return F.cross_entropy(logits_BSV[:, 1::2].flatten(0, 1), targets, reduction=reduction)
 
 
 @torch.no_grad()
@@ -259,7 +278,12 @@ def routing_table(model: TinyMoE, stream: Stream, config: TinyConfig, lines: int
 
 def _of_words(idx_TK: Tensor, lines: int) -> Tensor:
     """The experts of the words only, one row for each line: at marks and translations nothing is predicted."""
-    return idx_TK.view(lines, -1, idx_TK.shape[-1])[:, 1::2].flatten(1)
+    return _words(idx_TK, lines).reshape(lines, -1)
+
+
+def _words(values_TX: Tensor, lines: int) -> Tensor:
+    """The rows of the words, line by line."""
+    return values_TX.view(lines, -1, values_TX.shape[-1])[:, 1::2].flatten(0, 1)
 
 
 def _shares(idx: Tensor, num_experts: int) -> Tensor:
