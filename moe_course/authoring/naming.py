@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_course.grading.judge.catalogue import Entry, entries
+from moe_course.grading.judge.diagnosis import mistake
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import grade
 
@@ -30,7 +31,7 @@ class Named:
 
     @property
     def right(self) -> bool:
-        return self.found == self.name
+        return self.found == mistake(self.name)
 
     @property
     def wrong(self) -> bool:

@@ -35,6 +35,11 @@ def wholes(rng: torch.Generator, *ranges: tuple[int, int]) -> list[int]:
     return [whole(rng, low, high) for low, high in ranges]
 
 
+def short(numbers: torch.Tensor) -> torch.Tensor:
+    """The numbers rounded to what bfloat16 holds: in an answer of a narrow dtype they, and gradients, stay exact."""
+    return numbers.bfloat16().to(numbers.dtype)
+
+
 def random_idx(
     tokens: int, experts: int, k: int, rng: torch.Generator, among: Sequence[int] = ()
 ) -> torch.Tensor:

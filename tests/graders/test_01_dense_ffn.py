@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from graders import oracles
-from graders.common import expect_count, expect_values, named, together, typed
+from graders.common import expect_count, expect_values, named, short, together, typed
 from graders.probes import call, vjp
 from moe_course.config import ModelConfig
 from moe_course.grading.exercises.expect import (
@@ -70,7 +70,7 @@ class TestSwigluFfn:
     )
     def test_gradients(self, subject, rng):
         args = ffn_inputs(4, 3, 5, rng)
-        dy_TD = torch.randn(4, 3, generator=rng)
+        dy_TD = short(torch.randn(4, 3, generator=rng))
         given = {**named(SWIGLU, args), "dy_TD": dy_TD}
         want = oracles.gradients(oracles.swiglu, args, dy_TD, wrt=(0, 1, 2, 3))
         _, got = returned(subject.run(vjp, "swiglu_ffn", args, (dy_TD,), wrt=(0, 1, 2, 3)), given)

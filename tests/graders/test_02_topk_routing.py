@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles
-from graders.common import dtypes, expect_values, named, refusal, seed, strided, together
+from graders.common import dtypes, expect_values, named, refusal, seed, short, strided, together
 from graders.probes import call, vjp
 from moe_course.grading.exercises.expect import (
     expect,
@@ -83,7 +83,7 @@ class TestRouterProbs:
     def test_gradients(self, subject, rng):
         for tokens, d_model, experts in ((1, 2, 3), (4, 3, 5)):
             args = self.inputs(tokens, d_model, experts, rng)
-            dprobs_TE = torch.randn(tokens, experts, generator=rng)
+            dprobs_TE = short(torch.randn(tokens, experts, generator=rng))
             given = named("x_TD w_DE dprobs_TE", (*args, dprobs_TE))
             want = oracles.gradients(oracles.router_probs, args, dprobs_TE, wrt=(0, 1))
             _, got = returned(subject.run(vjp, "router_probs", args, (dprobs_TE,), wrt=(0, 1)), given)
@@ -191,8 +191,8 @@ class TestTopKGate:
                 _, _, idx_TK, given = self.gate(subject, *args[:2], renormalize=renormalize)
                 want_TK = oracles.top_k(*args[:2])
                 expect_index(idx_TK, want_TK, "TK", given, what="idx_TK", any_order=True)
-                # Each expert's weight has its cotangent, in whichever slot it comes.
-                dgates_TE = torch.randn(tokens, experts, generator=rng)
+                # Each expert's weight has its short, in whichever slot it comes.
+                dgates_TE = short(torch.randn(tokens, experts, generator=rng))
                 dweights_TK = dgates_TE.gather(1, idx_TK.long())
                 given |= {"dweights_TK": dweights_TK}
                 want = oracles.gradients(
@@ -308,7 +308,7 @@ class TestSparseGates:
     def test_gradients(self, subject, rng):
         for tokens, experts, k in ((1, 3, 2), (4, 6, 3)):
             args = (oracles.distinct_logits(tokens, experts, rng), k)
-            dgates_TE = torch.randn(tokens, experts, generator=rng)
+            dgates_TE = short(torch.randn(tokens, experts, generator=rng))
             given = named("logits_TE k dgates_TE", (*args, dgates_TE))
             want = oracles.gradients(oracles.sparse_gates, args, dgates_TE, wrt=(0,))
             _, got = returned(subject.run(vjp, "sparse_gates", args, (dgates_TE,), wrt=(0,)), given)
@@ -388,7 +388,7 @@ class TestNoisyLogits:
         hint="How does the router learn how much noise to add?",
     )
     def test_gradients(self, subject, rng):
-        dlogits_TE = torch.randn(2, 4, generator=rng)
+        dlogits_TE = short(torch.randn(2, 4, generator=rng))
         for training, names in ((False, "x_TD w_gate_DE"), (True, "x_TD w_gate_DE w_noise_DE")):
             args = self.inputs(2, 3, 4, training, rng)
             given = {**named(NOISY, args), "dlogits_TE": dlogits_TE}
@@ -538,7 +538,7 @@ class TestMoeLoop:
         wrt = (0, 1, 3, 4, 5)
         for sizes in self.sizes[2:]:
             args = self.inputs(*sizes, rng)
-            dy_TD = torch.randn(*args[0].shape, generator=rng)
+            dy_TD = short(torch.randn(*args[0].shape, generator=rng))
             given = {**named(MOE, args), "dy_TD": dy_TD}
             want = oracles.gradients(oracles.moe, args, dy_TD, wrt)
             _, got = returned(subject.run(vjp, "moe_loop", args, (dy_TD,), wrt), given)
@@ -623,7 +623,7 @@ class TestSwitchGate:
     def test_gradients(self, subject, rng):
         for tokens, experts in ((2, 3), (4, 5)):
             logits_TE = oracles.distinct_logits(tokens, experts, rng)
-            dweight_T = 1 + torch.rand(tokens, generator=rng)
+            dweight_T = short(1 + torch.rand(tokens, generator=rng))
             given = {"logits_TE": logits_TE, "dweight_T": dweight_T}
             want = oracles.gradients(lambda z: oracles.switch_gate(z)[0], (logits_TE,), dweight_T, wrt=(0,))
             _, got = returned(subject.run(vjp, "switch_gate", (logits_TE,), (dweight_T,), wrt=(0,)), given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_dispatch
-from graders.common import expect_values, named, seed, strided, together, whole
+from graders.common import expect_values, named, seed, short, strided, together, whole
 from graders.probes import call, vjp
 from graders.probes.dispatch import moe_layer_parameters, moe_layer_step
 from moe_course.grading.exercises.expect import (
@@ -182,7 +182,7 @@ class TestGatherTokens:
     def test_gradients(self, subject, rng):
         for tokens, d_model, experts, k in ((3, 2, 4, 2), (whole(rng, 4, 7), 3, 5, 3)):
             args = self.inputs(tokens, d_model, experts, k, rng)
-            dx_ND = torch.randn(tokens * k, d_model, generator=rng)
+            dx_ND = short(torch.randn(tokens * k, d_model, generator=rng))
             given = {**named(GATHER, args), "dx_ND": dx_ND}
             want = oracles.gradients(oracles_dispatch.gather_tokens, args, dx_ND, wrt=(0,))
             _, got = returned(subject.run(vjp, "gather_tokens", args, (dx_ND,), wrt=(0,)), given)
@@ -268,7 +268,7 @@ class TestGroupedFfn:
         wrt = (0, 2, 3, 4)
         for sizes, empty in (((2, 3, 3), ()), ((3, whole(rng, 4, 6), 5), (1, 4))):
             args = self.inputs(*sizes, rng, empty)
-            dy_ND = torch.randn(*args[0].shape, generator=rng)
+            dy_ND = short(torch.randn(*args[0].shape, generator=rng))
             given = {**named(FFN, args), "dy_ND": dy_ND}
             want = oracles.gradients(oracles_dispatch.grouped_ffn, args, dy_ND, wrt)
             _, got = returned(subject.run(vjp, "grouped_ffn", args, (dy_ND,), wrt), given)
@@ -361,7 +361,7 @@ class TestCombine:
     def test_gradients(self, subject, rng):
         for tokens, d_model, experts, k in ((2, 3, 3, 2), (whole(rng, 4, 6), 2, 5, 3)):
             args = self.inputs(tokens, d_model, experts, k, rng)
-            dy_TD = torch.randn(tokens, d_model, generator=rng)
+            dy_TD = short(torch.randn(tokens, d_model, generator=rng))
             given = {**named(COMBINE, args), "dy_TD": dy_TD}
             want = oracles.gradients(oracles_dispatch.combine, args, dy_TD, wrt=(0, 2))
             _, got = returned(subject.run(vjp, "combine", args, (dy_TD,), wrt=(0, 2)), given)
@@ -511,7 +511,7 @@ class TestMoELayer:
     def test_gradients(self, subject, rng):
         for sizes, renormalize in (((1, 3, 2, 3, 4, 2), True), ((2, whole(rng, 3, 4), 3, 4, 5, 3), False)):
             options, state, x_BSD = self.case(*sizes, rng, renormalize=renormalize)
-            dy_BSD = torch.randn(*x_BSD.shape, generator=rng)
+            dy_BSD = short(torch.randn(*x_BSD.shape, generator=rng))
             out, *_, given = self.step(subject, options, state, x_BSD, dy_BSD)
             args = (x_BSD, *state.values(), options["top_k"], renormalize)
             want = oracles.gradients(oracles_dispatch.moe_layer, args, dy_BSD, wrt=(0, 1, 2, 3, 4))

@@ -7,7 +7,17 @@ from dataclasses import replace
 import torch
 
 from graders import oracles, oracles_balance
-from graders.common import dtypes, expect_values, random_idx, refusal, seed, strided, together, whole
+from graders.common import (
+    dtypes,
+    expect_values,
+    random_idx,
+    refusal,
+    seed,
+    short,
+    strided,
+    together,
+    whole,
+)
 from graders.probes import call, vjp
 from graders.probes.balance import after_editing_the_result
 from moe_course.grading.exercises.expect import (
@@ -527,7 +537,7 @@ class TestBiasedTopK:
         for tokens, experts, k in ((3, 4, 2), (4, whole(rng, 5, 7), 3)):
             args = (*oracles_balance.biased_scores(tokens, experts, rng), k, 1.5)
             _, _, idx_TK, given = self.gates(subject, *args)
-            dgates_TE = torch.randn(tokens, experts, generator=rng)
+            dgates_TE = short(torch.randn(tokens, experts, generator=rng))
             dweights_TK = dgates_TE.gather(1, idx_TK.long())
             given |= {"dweights_TK": dweights_TK}
             want = oracles.gradients(
@@ -734,7 +744,7 @@ class TestExpertChoice:
     def test_gradients(self, subject, rng):
         for tokens, experts, capacity in ((4, 3, 2), (6, 2, whole(rng, 3, 5))):
             probs_TE = oracles_balance.distinct_columns(tokens, experts, rng)
-            dweights_EC = torch.randn(experts, capacity, generator=rng)
+            dweights_EC = short(torch.randn(experts, capacity, generator=rng))
             given = {"probs_TE": probs_TE, "capacity": capacity, "dweights_EC": dweights_EC}
             want = oracles.gradients(
                 lambda *a: oracles_balance.expert_choice(*a)[0], (probs_TE, capacity), dweights_EC, wrt=(0,)

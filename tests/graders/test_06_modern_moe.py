@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles, oracles_modern
-from graders.common import dtypes, expect_values, named, refusal, seed, strided, typed, whole
+from graders.common import dtypes, expect_values, named, refusal, seed, short, strided, typed, whole
 from graders.oracles_modern import group_case, two_highest
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
@@ -74,7 +74,7 @@ class TestSharedExpertMoe:
     )
     def test_gradients(self, subject, rng):
         args = self.inputs(whole(rng, 3, 5), 4, 6, rng)
-        dy_TD = torch.randn(args[0].shape, generator=rng)
+        dy_TD = short(torch.randn(args[0].shape, generator=rng))
         given = {**named(self.names, args), "dy_TD": dy_TD}
         want = oracles.gradients(oracles_modern.shared_expert_moe, args, dy_TD, wrt=range(5))
         _, got = returned(subject.run(vjp, "shared_expert_moe", args, (dy_TD,), wrt=tuple(range(5))), given)

@@ -103,7 +103,7 @@ class TestMutualInformation:
         given = {"counts_GE": counts_GE}
         out = subject.run(call, "mutual_information", counts_GE)
         want = right.mutual_information(counts_GE)
-        expect_value(returned(out, given), want, given, what="the bits", atol=1e-5)
+        expect_value(returned(out, given), want, given, what="the number of bits", atol=1e-5)
         return out
 
     @staticmethod
@@ -234,7 +234,8 @@ class PValues:
         p = float(number(p))
         count = p * (1 + rounds) - 1 if math.isfinite(p) else math.nan
         whole = math.isfinite(count) and abs(count - round(count)) < 1e-4 and 0 <= round(count) <= rounds
-        expect(whole, f"p = {p} is not (1 + a count) / (1 + {rounds}) for a count from 0 to {rounds}", given)
+        counts = f"a count from 0 to {rounds}" if rounds else "a count of 0"
+        expect(whole, f"p = {p} is not (1 + count) / (1 + {rounds}) for {counts}", given)
         return round(count)
 
     def p_value(self, subject, args, rng):
@@ -255,7 +256,9 @@ class PValues:
         count, given = self.p_value(subject, args, rng)
         rounds = args[-1]
         likely = f"{least:.3f}" if least == most else f"{least:.3f} to {most:.3f}"
-        message = f"{count} of {rounds} shuffles counted; all shuffles together: a share of {likely}"
+        message = (
+            f"{count} of {rounds} shuffles counted; of all possible shuffles a share of {likely} is as good"
+        )
         expect(right.plausible(count, rounds, least, most), message, given)
 
 
@@ -272,7 +275,7 @@ class TestPermutationPValue(PValues):
         for rounds in (0, 1, whole(rng, 20, 50)):
             args = (*self.documents(which, which, lengths), 2, 2, rounds)
             count, given = self.p_value(subject, args, rng)
-            expect(count == 0, f"no shuffle should reach the bits of such documents, {count} did", given)
+            expect(count == 0, f"no shuffle should share as many bits as these labels, {count} did", given)
 
     @criterion(
         2,

@@ -15,7 +15,7 @@ from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS
 from moe_course.grading.exercises.rubric import criteria, grader_of, hidden_grader_of
 from moe_course.grading.judge.catalogue import Entry, entries, record, same_recording
-from moe_course.grading.judge.diagnosis import behaviour, diagnose, recorded, same
+from moe_course.grading.judge.diagnosis import behaviour, diagnose, mistake, recorded, same
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed
 from moe_course.grading.judge.verdict import grade, seeded
 
@@ -52,7 +52,7 @@ def test_misconception_is_named(entry):
     found, sentence = diagnose(entry.exercise, subject_of(entry), fails)
     if not sentence:
         assert found is not None
-        assert (found.name, found.fit) == (entry.name, "whole")
+        assert (found.name, found.fit) == (mistake(entry.name), "whole")
 
 
 def test_a_second_mistake_does_not_hide_the_first():

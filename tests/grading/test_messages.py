@@ -7,6 +7,7 @@ from moe_course.grading.exercises.expect import CheckFailed, Shown, expect_tenso
 from moe_course.grading.exercises.protocol import Outcome, raised
 from moe_course.grading.judge.diagnosis import Diagnosis, words
 from moe_course.grading.judge.rendering import as_dict, as_html, as_text
+from moe_course.grading.judge.replies import alike, similar
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import grade
 
@@ -145,6 +146,73 @@ def test_code_that_computes_nothing_is_told_so(written, sentence):
     assert "Hint" not in as_text(verdict)
 
 
+def test_a_step_that_makes_zero_of_everything_is_asked_about():
+    """It behaves like an empty gap, and the one misconception that does so has a question."""
+    verdict = verdict_on("global_load", lambda counts_ME: (counts_ME.sum(0) // counts_ME.sum()).float())
+    assert verdict.diagnosis is None
+    assert (
+        "Your code answers 0 everywhere, whatever it is given. Is the gap filled? If it is: Which kind of"
+        in (as_text(verdict))
+    )
+
+
+def test_a_constant_truth_is_told_as_one():
+    text = as_text(verdict_on("depends_on_batch", lambda layer, x_BSD, row: False))
+    assert "Your code answers False everywhere" in text
+
+
+def test_code_that_refuses_bad_arguments_computes_something():
+    """It returns what it is given, and yet it is not an empty gap: the mistake has a name."""
+
+    def active_matched_d_ff(d_ff_dense, top_k, num_shared=0):
+        if d_ff_dense < 1 or top_k < 1 or num_shared < 0 or d_ff_dense % (top_k + num_shared):
+            raise ValueError("these sizes make no sense")
+        return d_ff_dense
+
+    verdict = verdict_on("active_matched_d_ff", active_matched_d_ff)
+    assert verdict.diagnosis.name == "as_wide_as_the_dense_layer"
+
+
+def test_code_that_raises_is_no_constant():
+    """It answers 1 where it answers at all."""
+
+    def learning_rate(step, peak, warmup, total, floor):
+        return [1][step]
+
+    assert "everywhere" not in as_text(verdict_on("learning_rate", learning_rate))
+
+
+def test_a_mistake_told_another_way_has_the_same_name():
+    """The median of an even number of loads is the lower of the middle two, or lies between them."""
+    for median in (torch.median, lambda load_E: load_E.quantile(0.5)):
+        found = verdict_on("max_violation", lambda load_E, m=median: load_E.max() / m(load_E) - 1).diagnosis
+        assert (found.name, found.fit) == ("compared_with_the_median", "whole")
+
+
+def test_only_the_dtype_of_a_tensor_is_free_not_that_it_is_one():
+    number, tensor = 0.5, {"dtype": "torch.float64", "shape": [], "values": [0.5]}
+    assert similar(tensor, tensor | {"dtype": "torch.float32"})
+    assert alike(number, tensor)
+    assert not similar(number, tensor)
+
+
+def test_an_overflow_may_end_as_nan_or_as_infinity():
+    ends = [{"dtype": "torch.float32", "shape": [1], "values": [value]} for value in ("nan", "-inf", 1.0)]
+    assert similar(ends[0], ends[1])
+    assert not similar(ends[0], ends[2])
+
+
+def test_a_refusal_of_another_type_is_told_with_its_line():
+    def split_experts(d_ff, num_experts, top_k, granularity):
+        if d_ff % granularity:
+            raise AssertionError
+        return d_ff // granularity, num_experts * granularity, top_k * granularity
+
+    text = as_text(verdict_on("split_experts", split_experts))
+    assert "these arguments should raise ValueError, but your code raised AssertionError\n" in text
+    assert "in split_experts, at: raise AssertionError" in text
+
+
 def test_a_named_mistake_takes_the_place_of_the_hint():
     verdict = verdict_on("router_probs", lambda x_TD, w_DE: (x_TD.float() @ w_DE.float()).softmax(0))
     assert verdict.diagnosis.name == "softmax_over_tokens"
@@ -174,6 +242,7 @@ def test_points_that_grading_decides_are_not_lost_points():
 def test_names_of_classes_are_words_too():
     assert words("AlwaysRenormalised") == words("always_renormalised") == "always renormalised"
     assert words("Float32ComesBack") == "float32 comes back"
+    assert words("AuxInAList") == "aux in a list"
     assert words("times_ln_2") == "times ln 2"
 
 

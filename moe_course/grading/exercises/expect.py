@@ -167,7 +167,7 @@ def expect_tensor(
         raise CheckFailed(f"{what} should be a tensor, not {_kind(got)}", given, want, got)
     if got.shape != want.shape:
         shape = (
-            f"have shape ({', '.join(axes)}) = {tuple(want.shape)}, not"
+            f"have shape ({', '.join(axes)}{',' * (len(axes) == 1)}) = {tuple(want.shape)}, not"
             if axes
             else "be a 0-dim tensor, not of shape"
         )
@@ -253,9 +253,7 @@ def expect_raises(out: Outcome, error: str, given: Mapping[str, Any]) -> None:
             f"these arguments make no sense and should raise {error}", given, f"{error}", out.value
         )
     if error not in out.error.bases:
-        raise CheckFailed(
-            f"these arguments should raise {error}, not {out.error.type_name}: {out.error.message}", given
-        )
+        raise CheckFailed(f"these arguments should raise {error}, but {explained(out.error)}", given)
 
 
 def expect_untouched(out: Outcome, inputs: Sequence[Any], names: Sequence[str] = ()) -> None:

@@ -3,7 +3,8 @@
 `misconceptions/NN_topic/<exercise>.py`: each public function or class is one misconception, named after it. Its
 docstring is the question that would help, and `@caught_by("criterion")` names the criterion that must reject it.
 `@caught_by("criterion", form=True)` says that only the form of the answer is at fault (a dtype, an input edited in
-place, a type, an unchecked argument); without it the idea itself is wrong.
+place, a type, an unchecked argument); without it the idea itself is wrong. `<mistake>__<how>` is the same mistake
+written so that it gives other numbers; a learner reads the name up to the two underscores.
 `alternatives/NN_topic/<exercise>.py`: each public function or class is a correct solution in another style.
 """
 

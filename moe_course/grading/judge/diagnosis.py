@@ -22,7 +22,7 @@ from typing import Any
 
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import find
-from moe_course.grading.judge.replies import alike, behaviour, close, numbers, refused, same
+from moe_course.grading.judge.replies import alike, behaviour, close, numbers, refused, same, similar
 from moe_course.grading.judge.stubs import Watched, computes_nothing
 from moe_course.grading.judge.subject import Subject
 
@@ -63,28 +63,23 @@ class Match:
 def diagnose(name: str, subject: Subject, failed: Sequence[str]) -> tuple[Diagnosis | None, str]:
     """What explains that the criteria `failed` (their names, in order) fail: a misconception, or a sentence.
 
-    The sentence is about code that computes nothing at all, which behaves like no mistake; it is "" otherwise.
+    The sentence is about code that computes nothing at all, which behaves like no mistake; it is "" otherwise. Where
+    one misconception has the same effect (a division by // that makes 0 of every share), it asks that question too.
     """
     records = dict(recorded(find(name).notebook).get(name, {}))
     if not records or not failed:
         return None, ""
     watched = Watched(subject)
     seen, right = behaviour(name, watched), records.pop("")["replies"]
-    if sentence := computes_nothing(watched.calls):
-        return None, sentence
     suspects = {label: record for label, record in records.items() if failed[0] in record.get("fails", ())}
-    found = _identical(seen, suspects)
+    identical = [label for label, record in suspects.items() if same(seen, record["replies"])]
+    if not watched.raises and (sentence := computes_nothing(watched.calls)):
+        questions = {suspects[label]["question"] for label in identical}
+        return None, f"{sentence} If it is: {questions.pop()}" if len(questions) == 1 else sentence
+    found = Diagnosis(mistake(identical[0]), suspects[identical[0]]["question"]) if identical else None
     if not found and isinstance(seen, list) and isinstance(right, list) and len(seen) == len(right):
         found = _sound(seen, right, suspects, failed) or _near(seen, right, suspects, failed)
     return found, ""
-
-
-def _identical(seen: Any, suspects: Mapping[str, Any]) -> Diagnosis | None:
-    """The misconception with exactly these replies."""
-    for label, record in suspects.items():
-        if same(seen, record["replies"]):
-            return Diagnosis(label, record["question"])
-    return None
 
 
 def _sound(
@@ -96,7 +91,7 @@ def _sound(
     """
     ranked = []
     for label, record in suspects.items():
-        for agree in (same, alike):
+        for agree in (same, similar, alike):
             match = compared(seen, right, record["replies"], agree)
             if match.explained and not match.absent:
                 whole = not compared(seen, right, record["replies"], alike).unexplained
@@ -104,7 +99,7 @@ def _sound(
     if not ranked:
         return None
     *_, label, whole = max(ranked, key=lambda one: one[:2])
-    return Diagnosis(label, suspects[label]["question"], "whole" if whole else "part")
+    return Diagnosis(mistake(label), suspects[label]["question"], "whole" if whole else "part")
 
 
 def _near(
@@ -115,11 +110,12 @@ def _near(
         (nearness(seen, right, record["replies"]), _overlap(failed, record["fails"]), label)
         for label, record in suspects.items()
     )
-    rival = ranked[-2][:2] if len(ranked) > 1 else (0.0, 0.0)
-    if not ranked or ranked[-1][0] < NEAR or ranked[-1][:2] <= rival:
+    if not ranked or ranked[-1][0] < NEAR:
         return None
     label = ranked[-1][2]
-    return Diagnosis(label, suspects[label]["question"], "near")
+    if any(one[:2] == ranked[-1][:2] for one in ranked if mistake(one[2]) != mistake(label)):
+        return None
+    return Diagnosis(mistake(label), suspects[label]["question"], "near")
 
 
 def _overlap(failed: Sequence[str], fails: Sequence[str]) -> float:
@@ -171,9 +167,14 @@ def compared(seen: Any, right: Any, wrong: Any, agree: Callable[[Any, Any], bool
     return Match(explained, unexplained, absent, differing)
 
 
+def mistake(label: str) -> str:
+    """The mistake that an entry of the catalogue tells: "rounded_up__by_hand" is "rounded_up" told another way."""
+    return label.partition("__")[0]
+
+
 def words(name: str) -> str:
     """A misconception's name in ordinary words: "always_renormalised" and "AlwaysRenormalised" read the same."""
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ")
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).replace("_", " ")
     return apart.lower() if apart != name.replace("_", " ") else apart
 
 

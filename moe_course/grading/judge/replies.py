@@ -1,7 +1,9 @@
 """A subject's replies to an exercise's fixed probe set, as JSON-ready data, and how two replies are compared.
 
-Two comparisons: `same` is exact but for rounding; `alike` grants what an answer may choose without being another
-answer: the dtype of its numbers, the order of slots, which exception it stops with, the rounding of bfloat16.
+Three comparisons. `same` is exact but for rounding. `similar` grants what an answer may choose without being another
+answer: the dtype of its numbers, the order of slots, which exception it stops with, the rounding of bfloat16, and
+whether an overflow ends as infinity or as nan, which the order of additions decides. `alike` also takes a number and
+a tensor that holds it for the same.
 """
 
 from __future__ import annotations
@@ -54,8 +56,13 @@ def same(a: Any, b: Any) -> bool:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Two summaries agree but for what an answer is free to choose: see the top of this module."""
+    """Two summaries agree but for what an answer is free to choose, and a number may be a tensor."""
     return _agree(_free(a), _free(b), 1e-2, 1e-4)
+
+
+def similar(a: Any, b: Any) -> bool:
+    """Two summaries agree but for what an answer is free to choose: see the top of this module."""
+    return alike(a, b) and _scalars(a) == _scalars(b)
 
 
 def numbers(reply: Any) -> list[Any]:
@@ -96,6 +103,17 @@ def _agree(a: Any, b: Any, rtol: float, atol: float) -> bool:
     return bool(a == b)
 
 
+def _scalars(reply: Any) -> list[bool]:
+    """For every single number in a summary, in order, whether it is a tensor."""
+    if isinstance(reply, dict):
+        if "dtype" in reply and "values" in reply:
+            return [] if reply["shape"] else [True]
+        return [kind for key, item in reply.items() if key != "requires_grad" for kind in _scalars(item)]
+    if isinstance(reply, list):
+        return [kind for item in reply for kind in _scalars(item)]
+    return [False] if isinstance(reply, int | float) and not isinstance(reply, bool) else []
+
+
 def _free(reply: Any) -> Any:
     """A summary without what an answer is free to choose."""
     if isinstance(reply, bool):
@@ -108,9 +126,13 @@ def _free(reply: Any) -> Any:
         if "raised" in reply:
             return {"raised": True}
         if "dtype" in reply and "values" in reply:
-            return {"shape": reply["shape"], "values": reply["values"]}
+            return {"shape": reply["shape"], "values": [_finite(value) for value in reply["values"]]}
         return {key: _free(item) for key, item in reply.items() if key != "requires_grad"}
     return reply
+
+
+def _finite(value: Any) -> Any:
+    return "not finite" if value in ("nan", "inf", "-inf") else value
 
 
 def _slots(reply: list[Any]) -> bool:

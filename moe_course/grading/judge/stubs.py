@@ -19,13 +19,17 @@ class Watched:
     def __init__(self, subject: Subject):
         self.subject, self.largest = subject, subject.largest
         self.calls: list[tuple[Any, Any]] = []
+        self.raises = False  # whether any line of the learner's code raised an exception
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
         """Run a probe and remember it."""
         reply = self.subject.run(probe, *args, **kwargs)
         value = reply.value if isinstance(reply, Outcome) else reply
-        if not (isinstance(reply, Outcome) and reply.error):
+        error = reply.error if isinstance(reply, Outcome) else None
+        if error is None:
             self.calls.append((args, value))
+        elif error.line:
+            self.raises = True
         return reply
 
 
@@ -44,7 +48,8 @@ def computes_nothing(calls: list[tuple[Any, Any]]) -> str:
     results = [leaves[0] for _, leaves in answers]
     if not first.numel() or not (_all(everything, first) or (first == 0 and _all(results, first))):
         return ""
-    return f"Your code answers {first.item():g} everywhere, whatever it is given. Is the gap filled?"
+    shown = bool(first) if answers[0][1][0].dtype == torch.bool else f"{first.item():g}"
+    return f"Your code answers {shown} everywhere, whatever it is given. Is the gap filled?"
 
 
 def _all(leaves: list[torch.Tensor], number: torch.Tensor) -> bool:
@@ -62,7 +67,7 @@ def _numbers(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, bool | int | float):
-        yield torch.tensor(float(value), dtype=torch.float64)
+        yield torch.tensor(value, dtype=None if isinstance(value, bool) else torch.float64)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _numbers(item)

@@ -8,7 +8,7 @@ import torch
 
 from graders import oracles
 from graders import test_01_dense_ffn as public
-from graders.common import expect_count, expect_values, named, wholes
+from graders.common import expect_count, expect_values, named, short, wholes
 from graders.probes import call, vjp
 from moe_course.config import ModelConfig
 from moe_course.grading.exercises.expect import (
@@ -33,7 +33,7 @@ class HiddenSwigluFfn:
             x_TD, *weights = public.ffn_inputs(*wholes(rng, (20, 50), (16, 40), (41, 70)), rng)
             args = (scale * x_TD, *weights)
             given = named(public.SWIGLU, args)
-            dy_TD = torch.randn(*x_TD.shape, generator=rng)
+            dy_TD = short(torch.randn(*x_TD.shape, generator=rng))
             y_TD, got = returned(subject.run(vjp, "swiglu_ffn", args, (dy_TD,), wrt=(0, 1, 2, 3)), given)
             expect_values(
                 y_TD, oracles.swiglu(*args), "TD", given, what="y_TD", rtol=1e-3, atol=1e-5 * scale**2

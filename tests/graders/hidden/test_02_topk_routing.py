@@ -6,7 +6,7 @@ import torch
 
 from graders import oracles
 from graders import test_02_topk_routing as public
-from graders.common import expect_values, named, wholes
+from graders.common import expect_values, named, short, wholes
 from graders.probes import call, vjp
 from moe_course.grading.exercises.expect import expect_gradients, expect_index, returned
 from moe_course.grading.exercises.rubric import criterion, grades
@@ -55,7 +55,7 @@ class HiddenRouterProbs:
         self.expect_probs(subject, (x_TD, w_DE), oracles.router_probs(x_TD, w_DE), "probs_TE")
         large = (100 * x_TD, w_DE)
         self.expect_probs(subject, large, oracles.router_probs(*large), "probs_TE", atol=1e-3)
-        c_TE = torch.randn(len(x_TD), w_DE.shape[1], generator=rng)
+        c_TE = short(torch.randn(len(x_TD), w_DE.shape[1], generator=rng))
         given = named("x_TD w_DE dprobs_TE", (x_TD, w_DE, c_TE))
         want = oracles.gradients(oracles.router_probs, (x_TD, w_DE), c_TE, wrt=(0, 1))
         _, got = returned(subject.run(vjp, "router_probs", (x_TD, w_DE), (c_TE,), wrt=(0, 1)), given)
@@ -111,7 +111,7 @@ class HiddenTopKGate:
         """The gradient of Σ c_e·weight_e: each expert's weight has its number, in whichever slot it comes."""
         args = (probs_TE, k, renormalize)
         *_, idx_TK, given = public.TestTopKGate.gate(subject, probs_TE, k, renormalize=renormalize)
-        c_TE = torch.randn(probs_TE.shape, generator=rng)
+        c_TE = short(torch.randn(probs_TE.shape, generator=rng))
         c_TK, want_TK = (c_TE.gather(1, idx.long()) for idx in (idx_TK, oracles.top_k(probs_TE, k)))
         want = oracles.gradients(lambda *a: oracles.top_k_gate(*a)[0], args, want_TK, wrt=(0,))
         _, got = returned(subject.run(vjp, "top_k_gate", args, (c_TK,), wrt=(0,)), given)
@@ -159,7 +159,7 @@ class HiddenSparseGates:
             self.expect_gates(subject, *args, oracles.sparse_gates(*args))
             large = (args[0] + 300 * (2 * torch.rand(tokens, 1, generator=rng) - 1), k)
             self.expect_gates(subject, *large, oracles.sparse_gates(*large), "gates_TE of large logits")
-            c_TE = torch.randn(tokens, experts, generator=rng)
+            c_TE = short(torch.randn(tokens, experts, generator=rng))
             given = named("logits_TE k dgates_TE", (*args, c_TE))
             want = oracles.gradients(oracles.sparse_gates, args, c_TE, wrt=(0,))
             _, got = returned(subject.run(vjp, "sparse_gates", args, (c_TE,), wrt=(0,)), given)
@@ -193,7 +193,7 @@ class HiddenNoisyLogits:
         sizes = tokens, d_model, experts = wholes(rng, (30, 60), (8, 20), (21, 40))
         x_TD, w_gate_DE, w_noise_DE, noise_TE, _ = public.TestNoisyLogits.inputs(*sizes, True, rng)
         order_T, names_E = orders(tokens, experts, rng)
-        quiet_TE = noise_TE * (torch.rand(tokens, experts, generator=rng) < 0.2)
+        quiet_TE = short(noise_TE * (torch.rand(tokens, experts, generator=rng) < 0.2))
         x_TD = x_TD / d_model**0.5
         for args in (
             (x_TD, w_gate_DE, w_noise_DE, noise_TE, False),
@@ -265,7 +265,7 @@ class HiddenMoeLoop:
         among = torch.randperm(experts, generator=rng)[:6].tolist()
         args = public.TestMoeLoop.inputs(tokens, d_model, d_ff, experts, 4, rng, among=among)
         self.expect_y(subject, args, oracles.moe(*args))
-        dy_TD = torch.randn(tokens, d_model, generator=rng)
+        dy_TD = short(torch.randn(tokens, d_model, generator=rng))
         wrt = (0, 1, 3, 4, 5)
         given = {**named(public.MOE, args), "dy_TD": dy_TD}
         _, got = returned(subject.run(vjp, "moe_loop", args, (dy_TD,), wrt), given)
@@ -311,7 +311,7 @@ class HiddenSwitchGate:
         self.expect_gate(subject, logits_TE, oracles.switch_gate(logits_TE))
         large_TE = logits_TE + 300 * (2 * torch.rand(len(logits_TE), 1, generator=rng) - 1)
         self.expect_gate(subject, large_TE, oracles.switch_gate(large_TE), " of large logits")
-        c_T = torch.randn(len(logits_TE), generator=rng)
+        c_T = short(torch.randn(len(logits_TE), generator=rng))
         given = {"logits_TE": logits_TE, "dweight_T": c_T}
         want = oracles.gradients(lambda z: oracles.switch_gate(z)[0], (logits_TE,), c_T, wrt=(0,))
         _, got = returned(subject.run(vjp, "switch_gate", (logits_TE,), (c_T,), wrt=(0,)), given)

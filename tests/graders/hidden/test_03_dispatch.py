@@ -6,7 +6,7 @@ import torch
 
 from graders import oracles, oracles_dispatch
 from graders import test_03_dispatch as public
-from graders.common import expect_values, named, whole
+from graders.common import expect_values, named, short, whole
 from graders.probes import vjp
 from graders.probes.dispatch import moe_layer_step
 from graders.test_03_dispatch import COMBINE, FFN, GATHER, STATE, plan_of
@@ -47,7 +47,7 @@ class HiddenGatherTokens:
         moved_N = names_T.argsort()[order_N // k] * k + order_N % k
         for args in ((x_TD, order_N, k), (x_TD[names_T], moved_N, k)):
             given = named(GATHER, args)
-            dx_ND = torch.randn(tokens * k, 3, generator=rng)
+            dx_ND = short(torch.randn(tokens * k, 3, generator=rng))
             x_ND, got = returned(subject.run(vjp, "gather_tokens", args, (dx_ND,), wrt=(0,)), given)
             expect_values(x_ND, x_TD[order_N // k], "ND", given, what="x_ND", rtol=0, atol=0)
             want = oracles.gradients(oracles_dispatch.gather_tokens, args, dx_ND, wrt=(0,))
@@ -67,7 +67,7 @@ class HiddenGroupedFfn:
         groups, names_E = args[0].split(args[1].tolist()), torch.randperm(experts, generator=rng)
         moved = (torch.cat([groups[e] for e in names_E]), *(arg[names_E] for arg in args[1:]))
         for case in (args, moved):
-            dy_ND = torch.randn(*case[0].shape, generator=rng)
+            dy_ND = short(torch.randn(*case[0].shape, generator=rng))
             given = {**named(FFN, case), "dy_ND": dy_ND}
             want = oracles.gradients(oracles_dispatch.grouped_ffn, case, dy_ND, wrt)
             y_ND, got = returned(subject.run(vjp, "grouped_ffn", case, (dy_ND,), wrt), given)
@@ -86,7 +86,7 @@ class HiddenCombine:
         y_ND, order_N, weights_TK = public.TestCombine.inputs(whole(rng, 9, 13), 4, 7, 5, rng)
         rows_N = torch.randperm(len(order_N), generator=rng)
         for args in ((y_ND, order_N, weights_TK), (y_ND[rows_N], order_N[rows_N], weights_TK)):
-            dy_TD = torch.randn(len(weights_TK), 4, generator=rng)
+            dy_TD = short(torch.randn(len(weights_TK), 4, generator=rng))
             given = {**named(COMBINE, args), "dy_TD": dy_TD}
             want = oracles.gradients(oracles_dispatch.combine, args, dy_TD, wrt=(0, 2))
             y_TD, got = returned(subject.run(vjp, "combine", args, (dy_TD,), wrt=(0, 2)), given)

@@ -7,7 +7,7 @@ import torch
 from graders import oracles
 from graders import oracles_capacity as capacity
 from graders import test_05_capacity as public
-from graders.common import expect_values, named, whole
+from graders.common import expect_values, named, short, whole
 from graders.probes import call, vjp
 from graders.stand_ins import run
 from graders.values import expect_value
@@ -121,7 +121,7 @@ class HiddenFillBuffers(public.TestFillBuffers):
     def whole_answer(self, subject, args, rng):
         """The buffers with their empty slots, and what comes back to the tokens."""
         want_ECD = capacity.fill_buffers(*args)
-        dbuf_ECD = torch.randn(want_ECD.shape, generator=rng)
+        dbuf_ECD = short(torch.randn(want_ECD.shape, generator=rng))
         given = {**named(self.names, args), "dbuf_ECD": dbuf_ECD}
         want = oracles.gradients(capacity.fill_buffers, args, dbuf_ECD, wrt=(0,))
         buf_ECD, got = returned(subject.run(vjp, "fill_buffers", args, (dbuf_ECD,), wrt=(0,)), given)
@@ -158,7 +158,7 @@ class HiddenReadBuffers(public.TestReadBuffers):
     def whole_answer(self, subject, args, rng, **tolerance):
         """The tokens, and what comes back to the buffers and to the weights."""
         want_TD = capacity.read_buffers(*args)
-        dy_TD = torch.randn(want_TD.shape, generator=rng)
+        dy_TD = short(torch.randn(want_TD.shape, generator=rng))
         given = {**named(self.names, args), "dy_TD": dy_TD}
         want = oracles.gradients(capacity.read_buffers, args, dy_TD, wrt=(0, 3))
         y_TD, got = returned(subject.run(vjp, "read_buffers", args, (dy_TD,), wrt=(0, 3)), given)

@@ -6,7 +6,7 @@ import torch
 
 from graders import oracles, oracles_modern
 from graders import test_06_modern_moe as public
-from graders.common import expect_values, whole
+from graders.common import expect_values, short, whole
 from graders.oracles_modern import group_case
 from graders.probes import call, vjp
 from graders.probes.modern import upcycle_then_write
@@ -19,7 +19,7 @@ from moe_course.grading.exercises.rubric import criterion, grades
 class HiddenSharedExpertMoe:
     def whole_answer(self, subject, args, want_TD, rng):
         """The tokens, and what comes back to all five inputs."""
-        dy_TD = torch.randn(want_TD.shape, generator=rng)
+        dy_TD = short(torch.randn(want_TD.shape, generator=rng))
         want = oracles.gradients(oracles_modern.shared_expert_moe, args, dy_TD, wrt=range(5))
         y_TD, got = returned(subject.run(vjp, "shared_expert_moe", args, (dy_TD,), wrt=tuple(range(5))))
         expect_values(y_TD, want_TD, "TD", what="y_TD", atol=1e-5)
@@ -134,7 +134,7 @@ class HiddenFromHuggingface:
     def test_same_outputs(self, subject, rng):
         for d_model, d_ff in ((6, 6), (8, 4), (5, whole(rng, 9, 15))):
             experts = whole(rng, 5, 8)
-            args = public.TestFromHuggingface.inputs(experts, d_model, d_ff, rng)
+            args = [short(part) for part in public.TestFromHuggingface.inputs(experts, d_model, d_ff, rng)]
             got = expect_tuple(returned(subject.run(call, "from_huggingface", *args)), 3)
             fit = [(experts, d_model, d_ff)] * 2 + [(experts, d_ff, d_model)]
             for part, shape in zip(got, fit, strict=True):
@@ -166,7 +166,7 @@ class HiddenUpcycle:
     )
     def test_step_zero(self, subject, rng):
         experts = whole(rng, 7, 11)
-        dense = public.dense_weights(6, experts * 2, rng)
+        dense = [short(weight) for weight in public.dense_weights(6, experts * 2, rng)]
         got = expect_tuple(returned(subject.run(call, "upcycle", *dense, experts)), 3)
         for part, weight in zip(got, dense, strict=True):
             expect(isinstance(part, torch.Tensor), "an expert's weights should be tensors")

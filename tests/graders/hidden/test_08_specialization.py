@@ -47,7 +47,7 @@ class HiddenMutualInformation:
         for shown in (counts_GE, counts_GE.T.contiguous(), counts_GE[order_G][:, order_E]):
             given = {"counts_GE": shown}
             got = returned(subject.run(call, "mutual_information", shown), given)
-            expect_value(got, want, given, what="the bits", atol=1e-5)
+            expect_value(got, want, given, what="the number of bits", atol=1e-5)
 
     @criterion(
         2,
@@ -62,7 +62,9 @@ class HiddenMutualInformation:
         for shown in (counts_GE, padded_GE):
             given = {"counts_GE": shown}
             got = returned(subject.run(call, "mutual_information", shown), given)
-            expect_value(got, right.mutual_information(counts_GE), given, what="the bits", atol=1e-5)
+            expect_value(
+                got, right.mutual_information(counts_GE), given, what="the number of bits", atol=1e-5
+            )
 
 
 @grades("permutation_p_value")

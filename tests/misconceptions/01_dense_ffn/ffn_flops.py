@@ -32,6 +32,12 @@ def elementwise_work_included(num_tokens, d_model, d_ff):
 
 
 @caught_by("count")
+def elementwise_work_included__one_each(num_tokens, d_model, d_ff):
+    """You count silu and the product of the two paths as well. What does the convention count?"""
+    return 6 * num_tokens * d_model * d_ff + 2 * num_tokens * d_ff
+
+
+@caught_by("count")
 def every_pair_of_tokens(num_tokens, d_model, d_ff):
     """Do tokens look at each other in this layer, as they do in attention?"""
     return 6 * num_tokens**2 * d_model * d_ff

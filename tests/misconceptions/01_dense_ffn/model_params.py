@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from moe_course.grading.judge.catalogue import caught_by
@@ -47,6 +49,12 @@ def heads_share_the_model_width(config):
     head_dim = config.d_model // config.num_heads
     kv_width = config.num_kv_heads * head_dim
     return _count(config, attention=lambda c: 2 * c.d_model**2 + 2 * c.d_model * kv_width)
+
+
+@caught_by("plain_decoder")
+def heads_share_the_model_width__norms_too(config):
+    """Is num_heads·head_dim always d_model? Look at Qwen3: 32 heads of 128 on a width of 2048?"""
+    return _count(replace(config, head_dim=config.d_model // config.num_heads))
 
 
 @caught_by("plain_decoder")

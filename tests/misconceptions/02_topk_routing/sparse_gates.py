@@ -58,6 +58,13 @@ def experts_choose_tokens(logits_TE, k):
     return torch.full_like(logits_TE, float("-inf")).scatter(0, idx, top).softmax(dim=0)
 
 
+@caught_by("zeros")
+def experts_choose_tokens__softmax_over_experts(logits_TE, k):
+    """Along which axis do you look for the largest: are you choosing experts for a token?"""
+    top, idx = logits_TE.topk(min(k, len(logits_TE)), dim=0)
+    return torch.full_like(logits_TE, float("-inf")).scatter(0, idx, top).softmax(dim=-1).nan_to_num(0)
+
+
 @caught_by("values")
 def softmax_before_the_mask(logits_TE, k):
     """The gates of a token no longer add up to 1. Whose share went missing?"""

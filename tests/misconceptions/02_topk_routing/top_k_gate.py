@@ -21,6 +21,14 @@ def top_k_over_tokens(probs_TE, k, renormalize=True):
 
 
 @caught_by("chooses")
+def top_k_over_tokens__turned_back(probs_TE, k, renormalize=True):
+    """Who chooses here: the token its experts, or the expert its tokens? Which axis do you search along?"""
+    _checked(probs_TE, k)
+    weights_KE, idx_KE = probs_TE.topk(min(k, len(probs_TE)), dim=0)
+    return (_normalised(weights_KE.T) if renormalize else weights_KE.T), idx_KE.T
+
+
+@caught_by("chooses")
 def smallest_chosen(probs_TE, k, renormalize=True):
     """argsort ascends unless told otherwise. Which end do your experts come from?"""
     _checked(probs_TE, k)

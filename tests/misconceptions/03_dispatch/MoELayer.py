@@ -177,6 +177,17 @@ class LogitsAsWeights(_Layer):
         return weights_TK, idx_TK
 
 
+@caught_by("output")
+class LogitsAsWeights__Renormalised(_Layer):
+    """A logit can be negative. What does a softmax make of it before it weighs an expert?"""
+
+    def route(self, x_TD):
+        weights_TK, idx_TK = self.logits(x_TD).topk(self.top_k)
+        if self.renormalize:
+            weights_TK = weights_TK / weights_TK.sum(-1, keepdim=True)
+        return weights_TK, idx_TK
+
+
 @caught_by("indices")
 class IndicesWithBatchAndSequence(_Layer):
     """The balancing of notebook 04 wants one row for each token. Which shape has your idx?"""

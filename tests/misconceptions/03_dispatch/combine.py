@@ -78,6 +78,13 @@ def slots_before_tokens(y_ND, order_N, weights_TK):
 
 
 @caught_by("sums")
+def slots_before_tokens__weights_too(y_ND, order_N, weights_TK):
+    """Is n = t·K + k, or k·T + t?"""
+    rows = _weights(order_N, weights_TK.T) * y_ND
+    return _added(rows, order_N % len(weights_TK), weights_TK, y_ND.dtype)
+
+
+@caught_by("sums")
 def assignments_left_apart(y_ND, order_N, weights_TK):
     """You have put T·K rows back in order. How many rows does the layer owe?"""
     rows = (_weights(order_N, weights_TK) * y_ND).to(y_ND.dtype)

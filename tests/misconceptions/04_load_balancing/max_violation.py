@@ -32,6 +32,12 @@ def compared_with_the_median(load_E):
 
 
 @caught_by("values")
+def compared_with_the_median__between_the_middle_two(load_E):
+    """The mean and the middle one: which of them is the fair share?"""
+    return load_E.max() / load_E.quantile(0.5) - 1
+
+
+@caught_by("values")
 def sum_instead_of_mean(load_E):
     """The sum of the loads is 1. What is their mean?"""
     return load_E.max() / load_E.sum() - 1
@@ -41,6 +47,12 @@ def sum_instead_of_mean(load_E):
 def the_least_busy(load_E):
     """Which expert do all the others wait for: the one with most work, or with least?"""
     return 1 - load_E.min() / load_E.mean()
+
+
+@caught_by("values")
+def the_least_busy__below_zero(load_E):
+    """Which expert do all the others wait for: the one with most work, or with least?"""
+    return load_E.min() / load_E.mean() - 1
 
 
 @caught_by("values")

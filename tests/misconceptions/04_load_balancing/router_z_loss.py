@@ -22,6 +22,12 @@ def squares_of_the_logits(logits_TE):
 
 
 @caught_by("one_token")
+def squares_of_the_logits__summed_over_experts(logits_TE):
+    """Large logits are to be made smaller. But where are exp, sum and log?"""
+    return (logits_TE.float() ** 2).sum(-1).mean()
+
+
+@caught_by("one_token")
 def largest_logit_only(logits_TE):
     """logsumexp is close to the largest logit, and how much larger?"""
     return (logits_TE.float().amax(dim=-1) ** 2).mean()

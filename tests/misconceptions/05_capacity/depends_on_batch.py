@@ -158,13 +158,13 @@ def rounded_to_two_digits(layer, x_BSD, row):
 
 @caught_by("rare")
 def one_batch_tried(layer, x_BSD, row):
-    """One other batch, no change: what if its sequences want the same experts?"""
+    """How many different batches do you try? A seed that is set inside the loop draws the same one every time."""
     return _probe(layer, x_BSD, lambda: _others(x_BSD, row), lambda y: y[row], rounds=1)
 
 
 @caught_by("rare")
-def the_same_batch_again_and_again(layer, x_BSD, row):
-    """You seed inside the loop. How many different batches is that?"""
+def one_batch_tried__drawn_again_and_again(layer, x_BSD, row):
+    """How many different batches do you try? A seed that is set inside the loop draws the same one every time."""
 
     def draw():
         torch.manual_seed(7)

@@ -161,13 +161,13 @@ def rounded_to_two_digits(layer, x_BSD, position):
 
 @caught_by("rare")
 def one_future_tried(layer, x_BSD, position):
-    """One other future, no change: what if this future was only much like the first?"""
+    """How many different futures do you try? A seed that is set inside the loop draws the same one every time."""
     return _probe(layer, x_BSD, position + 1, lambda y: y[:, : position + 1], rounds=1)
 
 
 @caught_by("rare")
-def the_same_future_again_and_again(layer, x_BSD, position):
-    """You seed inside the loop. How many different futures is that?"""
+def one_future_tried__drawn_again_and_again(layer, x_BSD, position):
+    """How many different futures do you try? A seed that is set inside the loop draws the same one every time."""
     before = layer(x_BSD)[:, : position + 1]
     for _ in range(ROUNDS):
         torch.manual_seed(7)

@@ -108,6 +108,14 @@ def slots_minus_assignments(idx_TK, num_experts, capacity):
 
 
 @caught_by("empty")
+def slots_minus_assignments__below_zero(idx_TK, num_experts, capacity):
+    """Slots minus assignments: do the dropped ones fill a slot?"""
+    dropped, _ = _numbers(idx_TK, num_experts, capacity)
+    slots = num_experts * capacity
+    return dropped / idx_TK.numel(), (slots - idx_TK.numel()) / slots
+
+
+@caught_by("empty")
 def share_of_idle_experts(idx_TK, num_experts, capacity):
     """You count experts with nothing to do. And the empty slots of the others?"""
     dropped, _ = _numbers(idx_TK, num_experts, capacity)

@@ -83,6 +83,17 @@ def wrapped_around(x_TD, idx_TK, pos_TK, num_experts, capacity):
 
 
 @caught_by("drops")
+def wrapped_around__in_token_order(x_TD, idx_TK, pos_TK, num_experts, capacity):
+    """Place C becomes slot 0 again. Who stood there?"""
+    buf_ECD = _empty(x_TD, num_experts, capacity)
+    for token, chosen in enumerate(idx_TK.tolist()):
+        for slot, expert in enumerate(chosen):
+            place = idx_TK.new_tensor([expert]), pos_TK[token, slot][None] % capacity
+            buf_ECD = buf_ECD.index_put(place, x_TD[token])
+    return buf_ECD
+
+
+@caught_by("drops")
 def spills_into_the_next_expert(x_TD, idx_TK, pos_TK, num_experts, capacity):
     """Slot e·C + C: whose slot is that?"""
     buf = x_TD.new_zeros(num_experts * capacity, x_TD.shape[1])

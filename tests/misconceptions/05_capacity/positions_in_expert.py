@@ -33,6 +33,12 @@ def last_come_first_served(idx_TK, num_experts):
 
 
 @caught_by("one_choice")
+def last_come_first_served__second_choices_first(idx_TK, num_experts):
+    """Who is first in your queue, the first token or the last?"""
+    return _choice_major(idx_TK.flip(0, 1), num_experts).flip(0, 1)
+
+
+@caught_by("one_choice")
 def length_of_the_queue(idx_TK, num_experts):
     """All tokens of one expert get the same number. What distinguishes the first from the last?"""
     return torch.bincount(idx_TK.flatten(), minlength=num_experts)[idx_TK] - 1

@@ -75,6 +75,15 @@ def reshaped_instead_of_transposed(gate_up_proj_E2FD, down_proj_EDF):
 
 
 @caught_by("gate_and_up")
+def reshaped_instead_of_transposed__all_three(gate_up_proj_E2FD, down_proj_EDF):
+    """reshape gives the right shape. Does it exchange rows and columns?"""
+    experts, d_model, d_ff = down_proj_EDF.shape
+    gate_EFD, up_EFD = _halves(gate_up_proj_E2FD)
+    gate_EDF, up_EDF = (w.reshape(experts, d_model, d_ff) for w in (gate_EFD, up_EFD))
+    return gate_EDF, up_EDF, down_proj_EDF.reshape(experts, d_ff, d_model)
+
+
+@caught_by("gate_and_up")
 def gate_twice(gate_up_proj_E2FD, down_proj_EDF):
     """You take the same rows for both. Where are the up projection's?"""
     gate_EFD, _ = _halves(gate_up_proj_E2FD)
@@ -95,6 +104,13 @@ def split_at_d_model(gate_up_proj_E2FD, down_proj_EDF):
     start = min(down_proj_EDF.shape[1], d_ff)
     gate_EFD, up_EFD = gate_up_proj_E2FD[:, :d_ff], gate_up_proj_E2FD[:, start : start + d_ff]
     return gate_EFD.mT, up_EFD.mT, down_proj_EDF.mT
+
+
+@caught_by("shapes")
+def split_at_d_model__both_parts(gate_up_proj_E2FD, down_proj_EDF):
+    """After how many rows does the gate end: after D of them, or after F?"""
+    d_model = down_proj_EDF.shape[1]
+    return gate_up_proj_E2FD[:, :d_model].mT, gate_up_proj_E2FD[:, d_model:].mT, down_proj_EDF.mT
 
 
 @caught_by("down")

@@ -28,6 +28,13 @@ def gated_as_in_qwen2(x_TD, routed_TD, w_gate_DF, w_up_DF, w_down_FD):
 
 
 @caught_by("shared_alone")
+def gated_as_in_qwen2__by_its_own_output(x_TD, routed_TD, w_gate_DF, w_up_DF, w_down_FD):
+    """Qwen2 multiplies its shared expert with a sigmoid. Does the exercise ask for a gate?"""
+    shared_TD = _shared(x_TD, w_gate_DF, w_up_DF, w_down_FD)
+    return routed_TD + torch.sigmoid(shared_TD) * shared_TD
+
+
+@caught_by("shared_alone")
 def gate_and_up_swapped(x_TD, routed_TD, w_gate_DF, w_up_DF, w_down_FD):
     """Which of the two projections passes through silu?"""
     return routed_TD + _shared(x_TD, w_up_DF, w_gate_DF, w_down_FD)

@@ -55,6 +55,13 @@ def granularity_added(d_ff, num_experts, top_k, granularity):
 
 
 @caught_by("counts")
+def granularity_added__whole(d_ff, num_experts, top_k, granularity):
+    """Every expert is cut into pieces, so does their number grow by a sum or by a product?"""
+    _checked(d_ff, num_experts, top_k, granularity)
+    return d_ff // granularity, num_experts + granularity, top_k + granularity
+
+
+@caught_by("counts")
 def one_expert_taken_for_sharing(d_ff, num_experts, top_k, granularity):
     """DeepSeekMoE sets some of the fine experts aside as shared ones. Does this exercise?"""
     _checked(d_ff, num_experts, top_k, granularity)

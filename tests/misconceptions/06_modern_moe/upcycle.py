@@ -42,6 +42,16 @@ def only_the_first_is_a_copy(w_gate_DF, w_up_DF, w_down_FD, num_experts):
 
 
 @caught_by("copies")
+def only_the_first_is_a_copy__the_rest_empty(w_gate_DF, w_up_DF, w_down_FD, num_experts):
+    """Expert 0 is the dense layer. What do the tokens get that are sent to the others?"""
+
+    def alone(w):
+        return torch.cat([w[None], w.new_zeros(num_experts - 1, *w.shape)])
+
+    return tuple(alone(w) for w in (w_gate_DF, w_up_DF, w_down_FD))
+
+
+@caught_by("copies")
 def one_expert_missing(w_gate_DF, w_up_DF, w_down_FD, num_experts):
     """How many experts did the caller ask for?"""
     copies = max(1, num_experts - 1)

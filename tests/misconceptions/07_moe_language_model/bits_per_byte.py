@@ -22,6 +22,12 @@ def logarithm_of_the_loss(ce_nats_per_token, tokens, bytes):
 
 
 @caught_by("bits")
+def logarithm_of_the_loss__negative(ce_nats_per_token, tokens, bytes):
+    """Is the loss a probability whose logarithm is still to be taken?"""
+    return -math.log2(ce_nats_per_token) * tokens / bytes
+
+
+@caught_by("bits")
 def perplexity(ce_nats_per_token, tokens, bytes):
     """exp of the loss is a number of choices. Is it a number of bits?"""
     return math.exp(ce_nats_per_token) * tokens / bytes

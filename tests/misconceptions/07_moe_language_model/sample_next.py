@@ -118,6 +118,17 @@ def crossing_token_left_out(logits_V, temperature, top_p, generator):
 
 
 @caught_by("nucleus")
+def crossing_token_left_out__strictly_below(logits_V, temperature, top_p, generator):
+    """0.5 + 0.3 does not reach 0.9, and 0.5 + 0.3 + 0.2 does. Is the third one in?"""
+    if temperature == 0:
+        return int(logits_V.argmax())
+    sorted_V, order_V = _probs(logits_V, temperature).sort(descending=True)
+    outside_V = sorted_V.cumsum(0) >= top_p - 1e-9
+    outside_V[0] = False
+    return int(order_V[torch.multinomial(sorted_V.masked_fill(outside_V, 0), 1, generator=generator)])
+
+
+@caught_by("nucleus")
 def one_token_too_many(logits_V, temperature, top_p, generator):
     """The nucleus has reached top_p. Who else is let in?"""
     if temperature == 0:
@@ -155,6 +166,16 @@ def share_of_the_vocabulary(logits_V, temperature, top_p, generator):
     probs_V = _probs(logits_V, temperature)
     kept = max(1, round(top_p * len(probs_V)))
     top = probs_V.topk(kept)
+    return int(top.indices[torch.multinomial(top.values, 1, generator=generator)])
+
+
+@caught_by("renormalised")
+def share_of_the_vocabulary__rounded_down(logits_V, temperature, top_p, generator):
+    """top_p of the tokens, or tokens with top_p of the probability?"""
+    if temperature == 0:
+        return int(logits_V.argmax())
+    probs_V = _probs(logits_V, temperature)
+    top = probs_V.topk(max(1, int(top_p * len(probs_V))))
     return int(top.indices[torch.multinomial(top.values, 1, generator=generator)])
 
 

@@ -83,6 +83,17 @@ def first_then_second(idx_TK, num_experts):
 
 
 @caught_by("order")
+def first_then_second__upper_half_only(idx_TK, num_experts):
+    """Row for the first choice, column for the second: is (1, 3) another pair than (3, 1)?"""
+    counts_EE = torch.zeros(num_experts, num_experts, dtype=torch.int64)
+    for chosen in idx_TK.tolist():
+        for slot, a in enumerate(chosen):
+            for b in chosen[slot + 1 :]:
+                counts_EE[a, b] += 1
+    return counts_EE
+
+
+@caught_by("order")
 def smaller_expert_first(idx_TK, num_experts):
     """You count a pair when the first choice has the smaller number. What about the other tokens?"""
     counts_EE = torch.zeros(num_experts, num_experts, dtype=torch.int64)

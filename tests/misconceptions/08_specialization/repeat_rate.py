@@ -76,6 +76,12 @@ def neighbours_in_the_batch(idx_BS):
 
 
 @caught_by("several_sequences")
+def neighbours_in_the_batch__of_one_sequence_too(idx_BS):
+    """Which axis do the tokens of a sequence follow each other on?"""
+    return (idx_BS[1:] == idx_BS[:-1]).double().mean().item()
+
+
+@caught_by("several_sequences")
 def first_sequence_only(idx_BS):
     """What do the other sequences of the batch do?"""
     return _same(idx_BS[:1]).double().mean().item()
