@@ -62,7 +62,7 @@ def functions_with_tensors():
             yield name, written
 
 
-@pytest.mark.parametrize(("name", "written"), functions_with_tensors())
+@pytest.mark.parametrize(("name", "written"), [*functions_with_tensors()])
 def test_a_result_that_is_rounded_at_the_end_costs_what_form_costs(name, written):
     def rounded(*args, **kwargs):
         return narrowed(written(*args, **kwargs))
