@@ -135,6 +135,27 @@ class TestStep:
         assert len(aux.stats) == L
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_forward_and_backward_do_not_make_the_host_wait(pieces):
+    model = Transformer(lm_config(MoEConfig(d_model=16, d_ff=8, num_experts=5, top_k=2))).cuda()
+    tokens_BS1 = torch.zeros(ROWS, CONTEXT + 1, dtype=torch.long, device="cuda")
+
+    def step():
+        accumulate_gradients(
+            model, [tokens_BS1] * pieces, 0.01, 0.001, torch.autocast("cuda", torch.bfloat16)
+        )
+
+    step()  # the first call of a kernel may load it
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 class TestCrossEntropy:
     def test_narrow_logits_give_the_loss_and_the_gradient_of_wide_ones(self, monkeypatch):
         monkeypatch.setattr("moe_course.lm.training.objective._AT_ONCE", 3)

@@ -84,9 +84,11 @@ def test_the_check_for_waiting_works():
         torch.ones(3, device="cuda").sum().item()
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, "grouped"), (torch.float32, "sorted")])
-def test_what_auto_picks(dtype, expected):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_auto_picks(dtype):
     _, moved = arguments(dtype)
+    hopper = torch.cuda.get_device_capability() == (9, 0)
+    expected = "grouped" if hopper and dtype == torch.bfloat16 else "sorted"
     assert pick_dispatch(moved[0], moved[3]) == expected
 
 

@@ -10,6 +10,7 @@ or a script of your own that calls `start` first. docs/gpu.md tells how to use s
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -89,7 +90,10 @@ def together(model: nn.Module) -> nn.Module:
     """
     if rank_and_size()[1] == 1:
         return model
-    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # The name of the option in torch 2.13, and in older ones: no buffer is sent in a forward pass, all move alike.
+    named = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {"forward_sync_buffers" if named else "broadcast_buffers": False}
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
 def apart(model: nn.Module) -> contextlib.AbstractContextManager[None]:
@@ -134,24 +138,22 @@ def from_first(make: Callable[[], T]) -> T:
             value = make()
         except Exception as error:
             failure = error
-    leaves, layout = pytree.tree_flatten(value)
-    sent: list[Any] = [
-        [_Empty(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves],
-        layout,
-        failure,
-    ]
+    skeleton = pytree.tree_map(lambda leaf: _Empty(leaf) if isinstance(leaf, Tensor) else leaf, value)
+    sent: list[Any] = [skeleton, failure]
     dist.broadcast_object_list(sent)
-    plain, layout, failure = sent
-    if failure is not None:
-        raise failure
+    if sent[1] is not None:
+        raise sent[1]
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    for place, leaf in enumerate(plain):
-        if isinstance(leaf, _Empty):
-            tensor = leaves[place].to(device) if rank == 0 else leaf.on(device)
-            dist.broadcast(tensor, src=0)
-            plain[place] = tensor.cpu()
-    whole: T = pytree.tree_unflatten(plain, layout)
-    return whole
+    if rank:
+        received: T = pytree.tree_map(
+            lambda leaf: leaf.received(device) if isinstance(leaf, _Empty) else leaf, sent[0]
+        )
+        return received
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            dist.broadcast(leaf.to(device), src=0)
+    given: T = value
+    return given
 
 
 def need_same(what: str, value: object) -> None:
@@ -172,5 +174,7 @@ class _Empty:
     def __init__(self, tensor: Tensor):
         self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
 
-    def on(self, device: str) -> Tensor:
-        return torch.empty(self.shape, dtype=self.dtype, device=device)
+    def received(self, device: str) -> Tensor:
+        tensor = torch.empty(self.shape, dtype=self.dtype, device=device)
+        dist.broadcast(tensor, src=0)
+        return tensor.cpu()
