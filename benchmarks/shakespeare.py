@@ -46,7 +46,7 @@ NANOGPT = Row("nanoGPT, CPU configuration", 804_096, 804_096, 64, 1_536_000, 119
 
 Its parameters are counted with positions and embeddings, as ours are."""
 
-WIDTH = 96
+WIDTH = 64
 FFNS: dict[str, MoEConfig | int] = {
     "dense": 256,
     "moe": MoEConfig(d_model=WIDTH, d_ff=128, num_experts=4, top_k=2),
@@ -97,7 +97,7 @@ def train(
 
 def config_of(ffn: MoEConfig | int, vocab_size: int, context: int) -> LMConfig:
     """Our model with this feed-forward layer."""
-    return LMConfig(vocab_size=vocab_size, d_model=WIDTH, num_layers=4, num_heads=3, context=context, ffn=ffn)
+    return LMConfig(vocab_size=vocab_size, d_model=WIDTH, num_layers=4, num_heads=2, context=context, ffn=ffn)
 
 
 def run(name: str, text: str, seconds: float, context: int = 64) -> Row:
