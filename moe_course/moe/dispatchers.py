@@ -161,9 +161,15 @@ def grouped_mm_runs(x_TD: Tensor, w_gate_EDF: Tensor) -> bool:
     device = x_TD.device
     if device.type == "cpu" and not torch.compiler.is_compiling():
         return dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) != (9, 0):
+    if device.type == "cuda" and not is_hopper(device):
         return False
     return dtype == torch.bfloat16 and device.type in ("cpu", "cuda", "meta")
+
+
+@torch.compiler.assume_constant_result  # a question to the driver: no part of a compiled graph
+def is_hopper(device: torch.device) -> bool:
+    """Whether a GPU has compute capability 9.0."""
+    return torch.cuda.get_device_capability(device) == (9, 0)
 
 
 def _check(*arguments: Tensor) -> tuple[int, int]:

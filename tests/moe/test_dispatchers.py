@@ -187,6 +187,17 @@ class TestWhatAutoPicks:
         with FakeTensorMode():
             assert pick_dispatch(*on("cuda", dtype)) == expected
 
+    def test_the_capability_is_asked_for_when_a_graph_is_made_and_is_not_in_it(self, monkeypatch):
+        def asked(device):
+            torch._dynamo.graph_break()  # without effect, unless it is traced
+            return 9, 0
+
+        monkeypatch.setattr(torch.cuda, "get_device_capability", asked)
+        chosen = torch.compile(
+            lambda x: x + 1 if module.is_hopper(x.device) else x, backend="eager", fullgraph=True
+        )
+        assert chosen(torch.zeros(1)).item() == 1
+
     def test_autocast_decides_the_dtype(self):
         x_TD, w_EDF = on("cpu", torch.float32, F=12)
         assert grouped_mm_runs(x_TD, w_EDF)
