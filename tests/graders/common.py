@@ -150,6 +150,15 @@ def dtypes(out: Outcome) -> Any:
     return out.error or [str(getattr(part, "dtype", type(part).__name__)) for part in _parts(out)]
 
 
+def finite(out: Outcome) -> Any:
+    """Whether the numbers of a result are finite; or the exception.
+
+    For inputs beyond a narrow dtype: whether inf − inf comes before another sum, and so whether inf or nan is left,
+    is the processor's choice.
+    """
+    return out.error or [bool(torch.as_tensor(part).isfinite().all()) for part in _parts(out)]
+
+
 def typed(out: Outcome) -> list[Any]:
     """A result with its types: 18 and 18.0 are two answers."""
     return [[type(part).__name__ for part in _parts(out)], out]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from graders import oracles
-from graders.common import dtypes, expect_values, named, refusal, seed, short, strided, together
+from graders.common import dtypes, expect_values, finite, named, refusal, seed, short, strided, together
 from graders.probes import call, vjp
 from moe_course.grading.exercises.expect import (
     expect,
@@ -579,7 +579,7 @@ class TestMoeLoop:
             subject.run(call, "moe_loop", *self.inputs(3, 2, 3, 6, 2, seed(245), among=(1, 2, 4))),
             dtypes(subject.run(call, "moe_loop", half[0], half[1].float(), *half[2:])),
             # 1e20 cubed is more than float32 can hold, so this tells in which dtype the sums ran.
-            subject.run(call, "moe_loop", *(arg * 1e20 if arg.dim() > 2 else arg for arg in double)),
+            finite(subject.run(call, "moe_loop", *(arg * 1e20 if arg.dim() > 2 else arg for arg in double))),
             subject.run(vjp, "moe_loop", double, (dy_TD,), wrt=(0, 1, 3)),
         ]
 

@@ -160,6 +160,8 @@ def _used(module: ModuleType) -> set[Path]:
         seen.add(one := waiting.pop())
         for value in vars(one).values():
             name = value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", ""))
+            if inspect.ismodule(value) and name.startswith(f"{one.__name__}."):
+                continue  # a package has each of its modules as an attribute once somebody has imported it
             if name.startswith(f"{package}.") and sys.modules[name] not in seen:
                 waiting.append(sys.modules[name])
     return {Path(inspect.getfile(one)) for one in seen}
