@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moe_course.analysis.routes import Routes, Sample, windows
 from moe_course.lesson.language import Study
-from moe_course.lm.corpus.document import Document
+from moe_course.lm.corpus.build import AnyDocument
 from moe_course.lm.corpus.tokenizer import Tokenizer
 from moe_course.viz.tokens import Passage
 
@@ -26,7 +26,7 @@ class Material:
 
     sample: Sample
     few: Sample
-    documents: tuple[Document, ...]
+    documents: Sequence[AnyDocument]
 
 
 def material(study: Study) -> Material:
@@ -52,7 +52,7 @@ def token_kinds(tokenizer: Tokenizer) -> Tensor:
     return torch.tensor([KINDS.index(_kind(piece)) for piece in tokenizer.pieces])
 
 
-def languages(documents: Sequence[Document]) -> tuple[Tensor, tuple[str, ...]]:
+def languages(documents: Sequence[AnyDocument]) -> tuple[Tensor, tuple[str, ...]]:
     """The language of each document of names (−1 for other documents), and the languages' codes."""
     spoken = [d.id.split("/")[1] if d.domain == "names" else "" for d in documents]
     known = tuple(sorted({*spoken} - {""}))
