@@ -60,4 +60,7 @@ def clock_time(seconds: float) -> str:
 
 def _can_draw() -> bool:
     """Whether what stderr shows can be drawn anew: on a terminal, or in a notebook's kernel."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    if sys.stderr.isatty():
+        return True
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

@@ -2,6 +2,7 @@
 
 import os
 import time
+from unittest import mock
 
 import pytest
 
@@ -31,3 +32,10 @@ def _seeds(config):
 @pytest.fixture(scope="session")
 def grader_seeds(request):
     return _seeds(request.config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """What a file's tests do to the environment ends with them: files share a process."""
+    with mock.patch.dict(os.environ):
+        yield

@@ -156,7 +156,10 @@ def finite(out: Outcome) -> Any:
     For inputs beyond a narrow dtype: whether inf − inf comes before another sum, and so whether inf or nan is left,
     is the processor's choice.
     """
-    return out.error or [bool(torch.as_tensor(part).isfinite().all()) for part in _parts(out)]
+    return out.error or [
+        bool(part.isfinite().all()) if isinstance(part, torch.Tensor) else type(part).__name__
+        for part in _parts(out)
+    ]
 
 
 def typed(out: Outcome) -> list[Any]:
