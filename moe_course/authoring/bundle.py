@@ -18,7 +18,14 @@ from pathlib import Path
 from moe_course.grading.exercises import custom_course
 from moe_course.grading.submission.attempts import cell_source
 
-FILES = ("LICENSE", "Makefile", "environment.yml", "pyproject.toml", "requirements.lock")
+FILES = (
+    "LICENSE",
+    "Makefile",
+    "docs/conventions.md",
+    "environment.yml",
+    "pyproject.toml",
+    "requirements.lock",
+)
 FOLDERS = (
     "moe_course",
     "notebooks",
