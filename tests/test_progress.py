@@ -71,3 +71,15 @@ def test_nothing_is_shown_where_nobody_wants_it(monkeypatch, capsys, can_draw):
 )
 def test_times_as_a_clock_shows_them(seconds, text):
     assert clock_time(seconds) == text
+
+
+def test_only_a_terminal_and_a_kernel_can_draw(monkeypatch):
+    """That somebody has imported ipykernel makes a process no kernel."""
+    import ipykernel  # noqa: F401
+    import IPython
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: None)
+    assert not progress._can_draw()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: type("Shell", (), {"kernel": None})())
+    assert progress._can_draw()

@@ -3,8 +3,10 @@ alternative and the library's own answer is accepted, with every seed of this se
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from moe_course.grading.exercises.expect import CheckFailed
 from moe_course.grading.exercises.locate import graders_dir
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS
 from moe_course.grading.exercises.rubric import criteria, grader_of, hidden_grader_of
+from moe_course.grading.judge import catalogue
 from moe_course.grading.judge.catalogue import Entry, entries, record, same_recording
 from moe_course.grading.judge.diagnosis import behaviour, diagnose, mistake, recorded, same
 from moe_course.grading.judge.subject import LiveSubject, ProbeFailed
@@ -152,6 +155,15 @@ def criteria_of(recording: str) -> dict[tuple[str, str], list[str]]:
         for exercise, found in json.loads(recording).items()
         for name, content in found.items()
     }
+
+
+def test_what_a_recording_is_made_of_does_not_depend_on_earlier_imports():
+    """Once imported, each of a package's modules is an attribute of it."""
+    importlib.import_module("graders.probes.dispatch")
+    grader = sys.modules[grader_of("router_probs").__module__]
+    names = {path.name for path in catalogue._used(grader)}
+    assert "common.py" in names
+    assert "dispatch.py" not in names
 
 
 def test_a_changed_catalogue_is_recorded_anew(tmp_path):
