@@ -89,7 +89,7 @@ def test_what_auto_picks(dtype):
     _, moved = arguments(dtype)
     hopper = torch.cuda.get_device_capability() == (9, 0)
     expected = "grouped" if hopper and dtype == torch.bfloat16 else "sorted"
-    assert pick_dispatch(moved[0], moved[3]) == expected
+    assert pick_dispatch(moved[0], moved[2], moved[3]) == expected
 
 
 def step(layer, x_BSD, **autocast):

@@ -151,17 +151,21 @@ def test_shapes_that_do_not_fit(way):
         DISPATCHES[way](*args)
 
 
-def on(device, dtype, T=4, D=16, F=24):
-    return torch.empty(T, D, dtype=dtype, device=device), torch.empty(3, D, F, dtype=dtype, device=device)
+def on(device, dtype, T=4, K=2, D=16, F=24):
+    """x_TD, idx_TK, w_EDF of 3 experts."""
+    x_TD, w_EDF = (torch.empty(*shape, dtype=dtype, device=device) for shape in ((T, D), (3, D, F)))
+    return x_TD, torch.empty(T, K, dtype=torch.int64, device=device), w_EDF
 
 
 class TestWhatAutoPicks:
     @pytest.mark.parametrize(
         ("device", "dtype", "sizes", "expected"),
         [
-            ("cpu", torch.float32, {}, "fused"),
-            ("cpu", torch.bfloat16, {}, "grouped"),
-            ("cpu", torch.float64, {}, "fused"),
+            ("cpu", torch.float32, {"T": 192}, "fused"),  # 128 assignments for each of the 3 experts
+            ("cpu", torch.float32, {"T": 191}, "grouped"),
+            ("cpu", torch.float32, {"T": 1, "K": 1}, "grouped"),  # gradients are wanted
+            ("cpu", torch.bfloat16, {"T": 192}, "grouped"),
+            ("cpu", torch.float64, {}, "fused"),  # which the operator does not take
             ("cpu", torch.float32, {"D": 18}, "fused"),
             ("cpu", torch.bfloat16, {"F": 12}, "sorted"),  # 24 bytes
             ("cpu", torch.float32, {"T": 0}, "sorted"),
@@ -172,6 +176,11 @@ class TestWhatAutoPicks:
     )
     def test_by_device_dtype_and_size(self, device, dtype, sizes, expected):
         assert pick_dispatch(*on(device, dtype, **sizes)) == expected
+
+    @pytest.mark.parametrize(("tokens", "expected"), [(1, "fused"), (2, "grouped")])
+    def test_without_gradients_only_chosen_experts_are_visited_while_they_are_few(self, tokens, expected):
+        with torch.no_grad():
+            assert pick_dispatch(*on("cpu", torch.float32, T=tokens, K=1)) == expected
 
     @pytest.mark.parametrize(
         ("capability", "dtype", "expected"),
@@ -203,7 +212,7 @@ class TestWhatAutoPicks:
         assert chosen(torch.zeros(1)).item() == 1
 
     def test_autocast_decides_the_dtype(self):
-        x_TD, w_EDF = on("cpu", torch.float32, F=12)
+        x_TD, _, w_EDF = on("cpu", torch.float32, F=12)
         assert grouped_mm_runs(x_TD, w_EDF)
         with torch.autocast("cpu", torch.bfloat16):
             assert compute_dtype(x_TD, w_EDF) == torch.bfloat16

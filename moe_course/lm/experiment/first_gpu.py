@@ -220,7 +220,7 @@ def grouped(of: Session, found: Mapping[str, Any]) -> dict[str, Any]:
     x_TD, weights_TK = torch.randn(64, c.d_model, **made), torch.rand(64, c.ffn.top_k, **made)
     experts = init_experts(c.ffn.num_experts, c.d_model, c.ffn.d_ff, **made)
     gradients = {}
-    for name in (picked := pick_dispatch(x_TD, experts[0]), "loop"):
+    for name in (picked := pick_dispatch(x_TD, idx_TK, experts[0]), "loop"):
         leaves = [w.detach().requires_grad_() for w in experts]
         way = moe_loop if name == "loop" else DISPATCHES[name]
         way(x_TD, weights_TK, idx_TK, *leaves).float().square().sum().backward()
