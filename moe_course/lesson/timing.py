@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.profiler_util import EventList
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from moe_course.moe.experts import init_experts
@@ -138,19 +142,75 @@ def flops(work: Callable[[], object]) -> int:
 
 def operations(work: Callable[[], object]) -> int:
     """How many tensor operations `work` starts, with the backward pass. The number is the same on every machine."""
+    return len(_bytes_of_operations(work))
+
+
+def bytes_moved(work: Callable[[], object]) -> int:
+    """How many bytes the operations of `work` move, if each reads all its arguments and writes its result.
+
+    Views move nothing. A gather (index, index_select, embedding_bag) reads as many numbers as it gives, and its
+    indices. What caches spare, and what an operation does inside, is not seen.
+    """
+    return sum(_bytes_of_operations(work))
+
+
+def products(work: Callable[[], object]) -> int:
+    """How many products of two matrices run in `work`, those included that a grouped product runs inside.
+
+    As PyTorch's profiler counts them (aten::mm and its kin that also add).
+    """
+    counted = ("aten::mm", "aten::addmm", "aten::addmm_")
+    return sum(event.count for event in profiled(work) if event.key in counted)
+
+
+def profiled(work: Callable[[], object]) -> EventList:
+    """What PyTorch's profiler saw of `work`, by operation. `profiled(work).table(row_limit=8)` is its table."""
+    with _silent_stderr(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        work()
+    return seen.key_averages()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing that C++ code writes to stderr is seen: there PyTorch 2.13's profiler says when it starts and ends."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def _bytes_of_operations(work: Callable[[], object]) -> list[int]:
+    """The bytes that each operation of `work` moves, as `bytes_moved` counts them."""
     counter = _Counter()
     with counter:
         work()
-    return counter.total
+    return counter.bytes
 
 
 class _Counter(TorchDispatchMode):
     """Counts the operations that reach PyTorch's dispatcher; views that only rename memory count too."""
 
+    GATHERS = ("index", "index_select", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+    MOVES_NOTHING = ("detach", "_unsafe_view", "empty", "empty_like", "new_empty")
+
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.bytes: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.total += 1
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        read, written = _tensors((args, kwargs)), _tensors(result)
+        if name in self.GATHERS:
+            read = [*written[:1], *(tensor for tensor in read if not tensor.is_floating_point())]
+        moves = not (func.is_view or name in self.MOVES_NOTHING)
+        self.bytes.append(sum(tensor.nbytes for tensor in (*read, *written)) if moves else 0)
+        return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

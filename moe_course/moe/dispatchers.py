@@ -124,8 +124,11 @@ def moe_auto(
 
 
 FUSED_ROWS = 128
-"""From so many assignments for each expert on, `fused` is the fastest on a CPU. Measured with one thread for widths from
-8 to 128: with 32 `grouped` takes 0.3 to 0.8 of its time, with 128 between 0.7 and 1.3, with 512 from 1.4 on."""
+"""From so many assignments for each expert on, `fused` is the fastest on a CPU.
+
+Measured with one thread, 16 to 128 experts, d_ff 8 and 128: with 32 assignments `grouped` takes 0.3 to 0.8 of its
+time, with 128 it takes 0.7 to 1.3, with 512 from 1.4 on.
+"""
 
 DISPATCHES: dict[str, DispatchFunction] = {
     "loop": moe_loop,

@@ -77,6 +77,26 @@ def test_flops_of_one_product():
     assert timing.operations(lambda: (a @ b).relu()) == 2
 
 
+def test_bytes_are_those_of_arguments_and_results_and_a_view_moves_none():
+    a, b = torch.ones(2, 3), torch.ones(3, 5)
+    assert timing.bytes_moved(lambda: a @ b) == 4 * (6 + 15 + 10)
+    assert timing.bytes_moved(lambda: b.T) == 0
+    rows = torch.tensor([1, 1])  # of int64
+    assert timing.bytes_moved(lambda: b[rows]) == 4 * (10 + 10) + 8 * 2  # not all of b
+
+
+def test_a_grouped_product_is_one_operation_and_as_many_products_as_experts_here():
+    ends_E = torch.tensor([2, 2, 7], dtype=torch.int32)  # nobody chose expert 1
+    x_ND, w_EDF = torch.ones(7, 8), torch.ones(3, 8, 4)
+    work = lambda: torch.nn.functional.grouped_mm(x_ND, w_EDF, offs=ends_E)  # noqa: E731
+    assert (timing.operations(work), timing.products(work)) == (1, 3)
+
+
+def test_the_profiler_says_nothing_beside_its_table(capfd):
+    assert "aten::mm" in timing.profiled(lambda: torch.ones(2, 2) @ torch.ones(2, 2)).table()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_sweep_tells_who_is_fastest_and_by_how_much():
     times = {8: {"a": Timing((4.0,)), "b": Timing((1.0,))}, 16: {"a": Timing((2.0,)), "b": Timing((6.0,))}}
     found = Sweep("experts", times)
