@@ -117,8 +117,7 @@ class MoELayer(nn.Module):
         weights_TK, idx_TK = self._choose(scores_TE, log_scores_TE)
 
         if c.capacity_factor is None:
-            moe = DISPATCHES[c.dispatch]
-            y_TD = moe(x_TD, weights_TK, idx_TK, self.w_gate, self.w_up, self.w_down)
+            y_TD = self._dropless(x_TD, weights_TK, idx_TK)
             drop_rate = torch.zeros((), device=x_TD.device)
         else:
             tokens = max(1, B * S)
@@ -196,9 +195,20 @@ class MoELayer(nn.Module):
         chosen_TK = scores_TE.gather(-1, idx_TK)
         pos_TK = queue_positions(idx_TK, chosen_TK, num_experts, self.config.fill)
         x_ECD = fill_buffers(x_TD, idx_TK, pos_TK, num_experts, capacity)
-        y_ECD = swiglu_experts(x_ECD, self.w_gate, self.w_up, self.w_down)
+        y_ECD = self._on_buffers(x_ECD)
         dropped = (pos_TK >= capacity).float().sum() / max(1, pos_TK.numel())
         return read_buffers(y_ECD, idx_TK, pos_TK, weights_TK), dropped
+
+    # What `moe_course.systems.expert_parallel` computes on several processes:
+
+    def _dropless(self, x_TD: Tensor, weights_TK: Tensor, idx_TK: Tensor) -> Tensor:
+        """The weighted sum of the chosen experts' outputs, for every assignment."""
+        moe = DISPATCHES[self.config.dispatch]
+        return moe(x_TD, weights_TK, idx_TK, self.w_gate, self.w_up, self.w_down)
+
+    def _on_buffers(self, x_ECD: Tensor) -> Tensor:
+        """Each expert on the C slots of its buffer."""
+        return swiglu_experts(x_ECD, self.w_gate, self.w_up, self.w_down)
 
     def _sizes(self, x_BSD: Tensor, mask_BS: Tensor | None) -> tuple[int, int, int]:
         """B, S and D of the input, which must fit the layer."""

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs and bytes; the timeline of published models; and what scaling laws predict.
+"""What a model costs: parameters, FLOPs, bytes and communication; published models; experts on many machines.
 
 It may import `moe`, `published`, `config` and `shapes`. Begin with `accounting.py`. Names load on first use:
 importing this package loads no other module of it.
@@ -20,6 +20,23 @@ _HOME = {
     "training_memory": "accounting",
     "format_table": "accounting",
     "timeline_table": "timeline",
+    "expert_rank": "expert_parallel",
+    "send_counts": "expert_parallel",
+    "exchange_rows": "expert_parallel",
+    "expert_parallel_forward": "expert_parallel",
+    "ExpertParallelMoE": "expert_parallel",
+    "spread_experts": "expert_parallel",
+    "local_state": "expert_parallel",
+    "whole_state": "expert_parallel",
+    "is_expert_weight": "expert_parallel",
+    "all_to_all_bytes": "communication",
+    "distinct_nodes": "communication",
+    "expected_distinct_nodes": "communication",
+    "tensor_parallel_bytes": "communication",
+    "step_time": "communication",
+    "place_experts": "placement",
+    "replicate_experts": "placement",
+    "rank_loads": "placement",
     "best_plan": "scaling",
     "budget_table": "scaling",
     "dense_equivalent": "scaling",

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Memory = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]
 
-SHARED = ("exercises.protocol", "worker.wire", "worker.serve", "worker.pristine")
+SHARED = ("exercises.protocol", "worker.wire", "worker.serve", "worker.pristine", "worker.ranks")
 OTHERS = (  # what those modules, and the probes, look up in Python and in PyTorch
     *("contextlib", "dataclasses", "functools", "gc", "importlib", "json", "json.decoder", "json.encoder"),
     *(
