@@ -49,8 +49,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {  # a file beside the rooms (plugins.py
     },
 }
 for allowed in MAY_IMPORT.values():
-    allowed |= {"lazy", "files", "jsonl", "progress", "tables"}
-MAY_IMPORT["lazy"] = MAY_IMPORT["files"] = MAY_IMPORT["progress"] = MAY_IMPORT["tables"] = set()
+    allowed |= {"lazy", "files", "jsonl", "progress", "tables", "hardware"}
+MAY_IMPORT["lazy"] = MAY_IMPORT["files"] = MAY_IMPORT["progress"] = MAY_IMPORT["tables"] = MAY_IMPORT[
+    "hardware"
+] = set()
 MAY_IMPORT["jsonl"] = {"files"}
 COMMAND = {"command", "__main__"}  # may import everything, imported by no other part
 HEAVY = {"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "nbformat", "nbgrader", "pytest"}

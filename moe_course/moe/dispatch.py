@@ -84,8 +84,10 @@ def _in_groups(x_ND: Tensor, counts: list[int], *experts: Tensor) -> Tensor:
     if sum(counts) != len(x_ND):
         raise ValueError(f"counts_E = {counts} adds up to {sum(counts)}, there are {len(x_ND)} rows")
     # Unbind once: slicing w[e] in the loop would make autograd allocate a full-size gradient for every expert.
-    parts = zip(x_ND.split(counts), *(w.unbind() for w in experts), strict=True)
-    return torch.cat([swiglu_ffn(*part) for part in parts])
+    parts = list(zip(x_ND.split(counts), *(w.unbind() for w in experts), strict=True))
+    # Experts without rows are left out: one token must not pay for experts that it did not choose.
+    busy = [part for part, count in zip(parts, counts, strict=True) if count] or parts[:1]
+    return torch.cat([swiglu_ffn(*part) for part in busy])
 
 
 def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
@@ -94,12 +96,13 @@ def _in_tiles(x_ND: Tensor, counts_E: Tensor, *experts: Tensor) -> Tensor:
     Each expert's rows fill tiles of `rows` rows; its last tile is padded with zeros. Whatever the counts are,
     N // rows + E tiles are enough. With rows = N/(4·E) these are at most 5·E tiles: 1.25 times the rows, and the
     weights 5 times, which is cheap where an expert has many rows. Where it has few, a tile has _SMALLEST rows, or
-    N/E if that is less: at most 2·E tiles.
+    N/E if that is less: at most 2·E tiles. Where there are no more rows than experts, as in decoding, each row is a
+    tile of its own, none is padded, and the weights of experts that have no row are not touched.
     """
     (total, width), num_experts, device = x_ND.shape, len(counts_E), x_ND.device
     each = -(-total // num_experts)
     rows = max(1, -(-each // 4), min(each, _SMALLEST))
-    num_tiles = total // rows + num_experts
+    num_tiles = total if rows == 1 else total // rows + num_experts
     tiles_E = (counts_E + rows - 1) // rows
     shift_E = (tiles_E.cumsum(0) - tiles_E) * rows - (
         counts_E.cumsum(0) - counts_E

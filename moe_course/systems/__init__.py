@@ -1,7 +1,7 @@
-"""What a model costs: parameters, FLOPs, bytes and communication; published models; experts on many machines.
+"""What a model costs: parameters, FLOPs, bytes; published models; serving; experts on many machines.
 
-It may import `moe`, `published`, `config` and `shapes`. Begin with `accounting.py`. Names load on first use:
-importing this package loads no other module of it.
+It may import `moe`, `published`, `hardware`, `config` and `shapes`. Begin with `accounting.py`, or with `serving.py`.
+Names load on first use: importing this package loads no other module of it.
 """
 
 from moe_course.lazy import lazy_exports
@@ -40,6 +40,25 @@ _HOME = {
     "best_plan": "scaling",
     "budget_table": "scaling",
     "dense_equivalent": "scaling",
+    "expected_distinct_experts": "serving",
+    "decode_bytes": "serving",
+    "decode_seconds": "serving",
+    "critical_batch": "serving",
+    "simulate_expert_cache": "serving",
+    "tail_latency": "serving",
+    "quantize_int8": "serving",
+    "dequantize_int8": "serving",
+    "ServingSizes": "footprint",
+    "serving_sizes": "footprint",
+    "kv_values_per_token": "footprint",
+    "tokens_per_verification": "footprint",
+    "distinct_per_step": "traces",
+    "steps_of": "traces",
+    "chosen_shares": "traces",
+    "expected_distinct_given_load": "traces",
+    "layer_traces": "traces",
+    "shared_trace": "traces",
+    "simulate_batching": "batching",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moe_course.command.cli import main
 from moe_course.config import MoEConfig
+from moe_course.hardware import DEVICES, Device
 from moe_course.jsonl import Log
 from moe_course.lm.corpus.batching import windows
 from moe_course.lm.corpus.facts import Cloze
@@ -99,12 +100,12 @@ class TestCosts:
         config = lm_config("moe")
         once, twice = (costs.count_piece(config, n) for n in (8, 16))
         assert 1.6 < twice.peak_bytes / once.peak_bytes < 2
-        schedule, slow = plan(bf16=False), costs.Device(1e3, None, 1e3)
+        schedule, slow = plan(bf16=False), Device(1e3, None, 1e3)
         seconds = [costs.step_seconds(config, schedule, n, slow) for n in (8, 16)]
         assert 1.6 < seconds[1] / seconds[0] < 2
-        half = costs.Device(2e3, None, 2e3)
+        half = Device(2e3, None, 2e3)
         assert costs.step_seconds(config, schedule, 8, half) == pytest.approx(seconds[0] / 2)
-        fast = costs.Device(1e15, None, 1e15)
+        fast = Device(1e15, None, 1e15)
         assert costs.step_seconds(config, schedule, 8, fast) == pytest.approx(once.kernels * costs.LAUNCH)
 
     @pytest.mark.gpu
@@ -248,7 +249,7 @@ class TestPresets:
     def test_the_mixture_is_trained_within_the_hour_by_what_it_computes(self, preset):
         """Every kernel counted, padded rows and traffic included: see `costs.ARITHMETIC` for what is assumed."""
         r = recipe.recipe(preset, "moe")
-        step = costs.step_seconds(r.model, r.plan, r.batch_size, costs.DEVICES[preset.upper()])
+        step = costs.step_seconds(r.model, r.plan, r.batch_size, DEVICES[preset.upper()])
         assert r.plan.steps * step < 3600
 
     @pytest.mark.parametrize("arm", ARMS)

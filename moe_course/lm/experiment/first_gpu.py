@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from moe_course import hardware
 from moe_course.config import MoEConfig
 from moe_course.jsonl import Log
 from moe_course.lm.experiment import bench, trial
@@ -304,7 +305,7 @@ def computed() -> str:
         pieces = r.plan.accumulate
         memory = costs.training_bytes(r.model, r.batch_size // pieces, r.plan.bf16, pieces)
         for name in names:
-            step = costs.step_seconds(r.model, r.plan, r.batch_size, costs.DEVICES[name])
+            step = costs.step_seconds(r.model, r.plan, r.batch_size, hardware.DEVICES[name])
             speed, minutes = r.tokens / r.plan.steps / step, r.plan.steps * step / 60
             figures = (f"{sum(memory.values()) / 1e9:.1f}", f"{step:.3f}", f"{speed:,.0f}", f"{minutes:.0f}")
             rows.append((preset, name, *figures))
@@ -364,7 +365,9 @@ def _computed(of: Session, chosen: Recipe) -> dict[str, Any]:
     needed = costs.training_bytes(chosen.model, chosen.batch_size // pieces, chosen.plan.bf16, pieces)
     row: dict[str, Any] = {"GB computed": sum(needed.values()) / 1e9}
     limits = (
-        costs.limits(torch.cuda.get_device_name(of.device)) if of.gpu else costs.DEVICES[of.preset.upper()]
+        hardware.limits(torch.cuda.get_device_name(of.device))
+        if of.gpu
+        else hardware.DEVICES[of.preset.upper()]
     )
     if limits is not None:
         row["seconds computed"] = costs.step_seconds(chosen.model, chosen.plan, chosen.batch_size, limits)

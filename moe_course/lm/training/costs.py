@@ -8,44 +8,18 @@ Memory and time are counted on fake tensors (`counting`), from the very code tha
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 from torch._subclasses import FakeTensorMode
 
 from moe_course.config import MoEConfig
+from moe_course.hardware import Device, limits
 from moe_course.lm.model.lm_config import LMConfig, TrainConfig
 from moe_course.lm.model.transformer import Transformer
 from moe_course.lm.training.counting import Counter, as_on_cuda
 from moe_course.lm.training.step import accumulate_gradients
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a GPU can do at most: dense FLOPs per second in float32 and in bfloat16, and bytes of memory per second.
-
-    None where it has no units for bfloat16.
-    """
-
-    float32: float
-    bfloat16: float | None
-    bandwidth: float
-
-
-DEVICES = {
-    "T4": Device(8.1e12, None, 0.32e12),
-    "L4": Device(30.3e12, 121e12, 0.30e12),
-    "A100": Device(19.5e12, 312e12, 1.94e12),
-    "H100": Device(67e12, 989e12, 3.35e12),
-    "H100 PCIe": Device(51e12, 756e12, 2.0e12),
-    "H100 NVL": Device(60e12, 835e12, 3.9e12),
-    "H200": Device(67e12, 989e12, 4.8e12),
-    "H200 NVL": Device(60e12, 835e12, 4.8e12),
-    "GH200": Device(67e12, 989e12, 4.0e12),
-}
-"""By the words in the name that CUDA gives, SXM versions where no other is named. Source: NVIDIA's data sheets, with
-their figures for sparse matrices halved."""
 
 ARITHMETIC, MEMORY, LAUNCH = 0.5, 0.75, 10e-6
 """What is assumed of a GPU that nobody has measured: half of its FLOPs, three quarters of its bandwidth, and a host
@@ -117,13 +91,6 @@ def step_seconds(config: LMConfig, plan: TrainConfig, batch_size: int, device: D
     busy = piece.seconds(ARITHMETIC * device.float32, narrow, MEMORY * device.bandwidth)
     update = 40 * num_params(config)[0] / (MEMORY * device.bandwidth)
     return plan.accumulate * max(busy, LAUNCH * piece.kernels) + update
-
-
-def limits(name: str) -> Device | None:
-    """The limits of the GPU with this name; None if they are not known."""
-    words = {*name.replace("-", " ").split()}
-    known = [key for key in DEVICES if words.issuperset(key.split())]
-    return DEVICES[max(known, key=len)] if known else None
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:
