@@ -17,6 +17,7 @@ def _check(args: argparse.Namespace) -> int:
     from moe_course.grading.judge.rendering import as_dict, as_text
     from moe_course.grading.judge.templates import printable
     from moe_course.grading.judge.verdict import draw_seed
+    from moe_course.lesson import workspace
 
     good, seed = True, draw_seed() if args.seed is None else args.seed
     for path, verdicts in check_files(args.files, args.exercise, args.jobs, seed=seed):
@@ -25,6 +26,7 @@ def _check(args: argparse.Namespace) -> int:
             print(printable(verdicts), file=sys.stderr)
             continue
         for verdict in verdicts:
+            workspace.record_file(path, as_dict(verdict))
             good = good and verdict.status == "passed"
             if args.json:
                 print(json.dumps({"file": str(path), **as_dict(verdict)}, ensure_ascii=False), flush=True)
@@ -224,12 +226,12 @@ def build_parser() -> argparse.ArgumentParser:
         )
 
     reset = command("reset", _reset, "put the stub of an exercise back and keep a copy of your code")
-    reset.add_argument("exercise", metavar="EXERCISE")
+    reset.add_argument("exercise", metavar="EXERCISE", help="its name, or its number such as 2.2")
     reset.add_argument("work", nargs="?", type=Path, metavar="FOLDER", help="default: work/ of the course")
 
     check = command("check", _check, "grade .py or .ipynb files for the exercises they define")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    check.add_argument("--exercise", metavar="NAME", help="grade this exercise only")
+    check.add_argument("--exercise", metavar="NAME", help="grade this exercise only (or its number)")
     check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="files graded at a time")
     check.add_argument("--seed", type=int, metavar="N", help="repeat a run exactly (default: drawn)")
     check.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moe_course.grading.exercises import protocol
 from moe_course.grading.exercises.registry import PART_OF
-from moe_course.lesson import checking, parts
+from moe_course.lesson import checking, parts, workspace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,44 +32,77 @@ DISPATCH_PARTS = ("plan_dispatch", "gather_tokens", "grouped_ffn", "combine")
 def mine(through: int = 11) -> Mine:
     """Your own functions, put together. Prints which of them are yours and which are the library's.
 
-        m = mine(through=3)                         # the note names the parts of notebooks 01 to 03
+        m = mine(through=3)                         # the parts of notebooks 01 to 03
         weights_TK, idx_TK = m.gate(logits_TE, 2)
         y_TD = m.moe(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
         y_BSD, stats = m.layer(config)(x_BSD)
         m.top_k_gate                                # any exercise by its name
 
-    A part is yours once it has passed its check, in this session or an earlier one.
+    A part is yours once it has passed its check, in this session or an earlier one; the version that passed is used,
+    and the note says where your notebook holds another one by now.
     """
-    assembled = Mine(through)
+    assembled = Mine(through, sys._getframe(1).f_globals)
     if not protocol.CHECKS_DISABLED:
         print(assembled)
     return assembled
 
 
 class Mine:
-    """Every exercise as an attribute: the learner's version where one has passed, else the library's."""
+    """Every exercise as an attribute: the learner's version where one has passed, else the library's.
 
-    def __init__(self, through: int = 11) -> None:
-        self._through = through
+    namespace: that of the learner's notebook, in which newer versions of a part may be.
+    """
+
+    def __init__(self, through: int = 11, namespace: Mapping[str, Any] | None = None) -> None:
+        self._namespace = namespace or {}
         self._own: dict[str, Any] = {}
         self._broken: dict[str, str] = {}
+        self._older: set[str] = set()
+        self._saved: dict[str, dict[str, str]] = {}  # the definitions in the files of the notebooks
+        self._numbers = {name: int(PART_OF[name].number.split(".")[0]) for name in PART_OF}
+        self._through = through
         if protocol.CHECKS_DISABLED:
             return
         for name in dict.fromkeys([*PART_OF, *LAYER_PARTS]):  # in the order of the course
-            self._take(name)
+            if self._numbers.get(name, through) <= through:
+                self._take(name)
 
     def _take(self, name: str) -> None:
         """Find the learner's version of a part: the one that passed in this session, else the one that was stored."""
-        if name in checking.passed:
-            self._own[name] = checking.passed[name]
-            return
         exercise = PART_OF[name].name if name in PART_OF else name
-        try:
-            loaded = parts.load(exercise, (name,), self._part)
-        except Exception as error:  # the learner's code may raise any error
-            self._broken[name] = f"{type(error).__name__}: {error}"
+        code = checking.code.get(exercise)
+        if name in checking.passed and (code is None or self._unchanged(name, code)):
+            self._own[name] = checking.passed[name]
+        elif code := code or parts.kept(exercise):
+            try:
+                self._own |= parts.load(code, (name,), self._part)
+            except Exception as error:  # the learner's code may raise any error
+                self._broken[name] = f"{type(error).__name__}: {error}"
+        if name in self._own and code and self._is_older(name, code):
+            self._older.add(name)
+
+    def _unchanged(self, name: str, code: str) -> bool:
+        """Whether the object in memory still is what passed: its helpers too, and the other parts that it calls."""
+        written = checking.passed[name]
+        names = PART_OF[name].parts if name in PART_OF else (name,)
+        sources = _sources(names, [checking.passed.get(part) for part in names])
+        namespace = getattr(written, "__globals__", self._namespace)
+        if parts.collected(sources, namespace, set(PART_OF)) != code:
+            return False
+        others = parts.names_used(code) & PART_OF.keys() - set(names)
+        return all(namespace.get(other) is self._own.get(other) for other in others)
+
+    def _is_older(self, name: str, code: str) -> bool:
+        """Whether the notebook holds another version of a part by now than the one that passed."""
+        now = self._namespace.get(name)
+        if now is not None and str(getattr(now, "__module__", "")).split(".")[0] != "moe_course":
+            text = _sources([name], [now]).get(name)
         else:
-            self._own |= loaded or {}
+            notebook = PART_OF[name].notebook if name in PART_OF else ""
+            if notebook not in self._saved:
+                self._saved[notebook] = workspace.saved(notebook)
+            text = self._saved[notebook].get(name)
+        return text is not None and workspace.source_hash({name: text}) != workspace.source_hash({name: code})
 
     def _part(self, name: str) -> Any:
         """The part called `name`. Raises KeyError if there is none."""
@@ -91,19 +126,33 @@ class Mine:
         return sorted({*super().__dir__(), *PART_OF, *LAYER_PARTS})
 
     def __repr__(self) -> str:
-        own = [name for name in self._named() if name in self._own]
-        others = [name for name in self._named() if name not in self._own]
-        lines = [f"Yours: {', '.join(own) or 'none yet'}."]
+        named = self._named()
+        own = [name for name in named if name in self._own and name not in self._older]
+        older = [name for name in named if name in self._older]
+        others = [name for name in named if name not in self._own]
+        lines = [f"Yours: {', '.join(own)}."] if own or not older else []
+        if older:
+            lines.append(f"Yours as they last passed, not as your notebook has them now: {', '.join(older)}.")
         if others:
             lines.append(f"The library's, until yours pass their checks: {', '.join(others)}.")
         for name, error in self._broken.items():
             lines.append(f"Your {name} passed, but its kept code no longer loads ({error}); check it again.")
+        lines = [line.replace("Yours: .", "Yours: none yet.") for line in lines]
         return "\n".join(textwrap.fill(line, width=100, subsequent_indent="    ") for line in lines)
 
     def _named(self) -> list[str]:
-        """The parts that the printed note lists."""
-        number = {name: int(PART_OF[name].number.split(".")[0]) for name in LAYER_PARTS if name in PART_OF}
-        return [name for name in LAYER_PARTS if number.get(name, self._through) <= self._through]
+        """The parts that the printed note lists: of loop and dispatch, which do the same, the one that is used."""
+        unused = DISPATCH_PARTS if self._loops else ("moe_loop",) if self._through > 2 else ()
+        return [
+            name
+            for name in LAYER_PARTS
+            if self._numbers.get(name, self._through) <= self._through and name not in unused
+        ]
+
+    @property
+    def _loops(self) -> bool:
+        """Whether `moe` takes the loop: the learner has it, and nothing of the dispatch yet."""
+        return "moe_loop" in self._own and not self._own.keys() & set(DISPATCH_PARTS)
 
     def gate(self, logits_TE: Tensor, k: int, renormalize: bool = True) -> tuple[Tensor, Tensor]:
         """weights_TK and idx_TK: the softmax of the logits, and then your `top_k_gate`."""
@@ -119,7 +168,7 @@ class Mine:
         w_down_EFD: Tensor,
     ) -> Tensor:
         """y_TD by your dispatch (plan, gather, compute, combine), or by your `moe_loop` while you have only that."""
-        if "moe_loop" in self._own and not self._own.keys() & set(DISPATCH_PARTS):
+        if self._loops:
             return self.moe_loop(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
         order_N, counts_E = self.plan_dispatch(idx_TK, len(w_gate_EDF))
         x_ND = self.gather_tokens(x_TD, order_N, idx_TK.shape[1])
@@ -131,3 +180,9 @@ class Mine:
         from moe_course.lesson.own_layer import OwnLayer  # here: grading hides the library's answers
 
         return OwnLayer(config, self)
+
+
+def _sources(names: Sequence[str], written: Sequence[Any]) -> dict[str, str]:
+    from moe_course.grading.judge import live  # here: a worker never loads the judge
+
+    return live.sources(names, written)

@@ -16,12 +16,15 @@ STATE = ".moe-course"
 PATIENCE = 10.0  # seconds that another kernel may take to write
 
 
-def state_dir() -> Path | None:
-    """The folder .moe-course in this folder or the nearest one above it; None outside a work folder.
+OUTSIDE = "this notebook is not in a work folder. `moe-course lab` makes one, and opens it"
+
+
+def state_dir(inside: Path | None = None) -> Path | None:
+    """The folder .moe-course in a folder (by default this one) or the nearest one above it; None where there is none.
 
     Without such a folder (in a checkout, or while a notebook is graded) nothing is written.
     """
-    here = Path.cwd()
+    here = Path.cwd() if inside is None else inside.resolve()
     return next((folder / STATE for folder in (here, *here.parents) if (folder / STATE).is_dir()), None)
 
 

@@ -27,37 +27,54 @@ FOLDER = "parts"
 _FLAGS = __future__.annotations.compiler_flag  # annotations stay text: they may name anything
 
 
-def keep(exercise: str, sources: Mapping[str, str], namespace: Mapping[str, Any], parts: set[str]) -> None:
-    """Store the code of an exercise that passed. If it cannot be written, nothing happens.
+def collected(sources: Mapping[str, str], namespace: Mapping[str, Any], parts: set[str]) -> str | None:
+    """The code of an exercise with the helpers that it uses; None where it cannot be collected.
 
     sources: its source by name. namespace: that of the notebook, in which its helpers are found. parts: the names of
-    all exercises; they are not copied as helpers, since each has its own file. Does nothing outside a work folder and
-    while nbgrader runs the notebook.
+    all exercises; they are not copied as helpers, since each has its own file.
     """
-    folder = _folder()
-    if folder is None or not sources:
-        return
     helpers: dict[str, str] = {}
-    with contextlib.suppress(OSError, SyntaxError):  # the second for what only IPython understands
+    try:
         for source in sources.values():
             _collect(source, namespace, parts | set(sources), helpers)
-        first = sorted(helpers.values(), key=lambda text: not text.startswith(("import ", "from ")))
-        text = "\n\n".join(part.strip() for part in (*first, *sources.values())) + "\n"
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write(folder / f"{exercise}.py", text)
+    except (OSError, SyntaxError):  # the second for what only IPython understands
+        return None
+    first = sorted(helpers.values(), key=lambda text: not text.startswith(("import ", "from ")))
+    return "\n\n".join(part.strip() for part in (*first, *sources.values())) + "\n" if sources else None
 
 
-def load(exercise: str, names: tuple[str, ...], other_part: Callable[[str], Any]) -> dict[str, Any] | None:
-    """The parts `names` of an exercise, from the code that was stored; None if nothing was stored.
+def keep(exercise: str, code: str) -> None:
+    """Store the code of an exercise that passed. If it cannot be written, nothing happens.
+
+    Does nothing outside a work folder and while nbgrader runs the notebook.
+    """
+    if folder := _folder():
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write(folder / f"{exercise}.py", code)
+
+
+def drop(exercise: str, code: str) -> None:
+    """The very code that is stored has failed a check: it is no part any more, and stays beside the others."""
+    if kept(exercise) == code and (folder := _folder()):
+        with contextlib.suppress(OSError):
+            (folder / f"{exercise}.py").replace(folder / f"{exercise}.failed")
+
+
+def kept(exercise: str) -> str | None:
+    """The code that is stored of an exercise, or None."""
+    folder = _folder()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (folder / f"{exercise}.py").read_text(encoding="utf-8") if folder else None
+    return None
+
+
+def load(source: str, names: tuple[str, ...], other_part: Callable[[str], Any]) -> dict[str, Any]:
+    """The parts `names` of an exercise, from the code that was collected.
 
     other_part: returns another part that the code uses, by its name, and raises KeyError if that is no part. If the
     code itself is wrong, its error is raised, of whatever type.
     """
-    folder = _folder()
-    path = None if folder is None else folder / f"{exercise}.py"
-    if path is None or not path.is_file():
-        return None
-    source = path.read_text(encoding="utf-8")
     namespace = _stage()
     defined = set(_names(source, "STORE_NAME", "IMPORT_NAME"))
     for name in sorted(names_used(source) - defined - namespace.keys() - set(dir(builtins))):
@@ -65,7 +82,7 @@ def load(exercise: str, names: tuple[str, ...], other_part: Callable[[str], Any]
             namespace[name] = other_part(name)
         except KeyError:
             raise NameError(f"it uses {name}, which was not kept") from None
-    exec(compile(source, str(path), "exec", flags=_FLAGS, dont_inherit=True), namespace)
+    exec(compile(source, "<your own part>", "exec", flags=_FLAGS, dont_inherit=True), namespace)
     return {name: namespace[name] for name in names}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +11,7 @@ from moe_course.lesson import home
 from moe_course.viz.style import publish
 
 FILE = "predictions.json"
-_session: dict[str, dict[str, Any]] = {}  # questions and answers, if there is no work folder
+_session: dict[str, dict[str, Any]] = {}  # questions and answers that could not be stored
 
 
 def predict(key: str, question: str, options: Sequence[str], answer: int | None = None) -> None:
@@ -29,7 +28,7 @@ def predict(key: str, question: str, options: Sequence[str], answer: int | None 
     last = entry["answers"][-1]["answer"] if entry["answers"] else None
     if answer is not None and answer != last:
         entry["answers"].append({"answer": answer, "when": _now(), "after_result": entry["revealed"]})
-    _remember(key, entry)
+    unkept = _remember(key, entry)
     marks = ["▸" if answer == number else "" for number in range(1, len(options) + 1)]
     rows = "".join(
         f'<tr style="background:none"><td>{mark}</td><td><b>{number}</b></td>'
@@ -41,7 +40,7 @@ def predict(key: str, question: str, options: Sequence[str], answer: int | None 
     elif answer is None:
         state = "Not committed yet: write your choice after answer= and run again."
     else:
-        state = "On record."
+        state = f"Noted for this session only: {unkept}." if unkept else "On record."
     choices = " ".join(f"{number}: {option}." for number, option in enumerate(options, start=1))
     _show(
         f"<p><b>Predict.</b> {html.escape(question)}</p><table>{rows}</table><p>{html.escape(state)}</p>",
@@ -74,19 +73,22 @@ def reveal(key: str, truth: int, why: str) -> None:
 
 def _recall(key: str) -> dict[str, Any] | None:
     state = home.state_dir()
-    stored = home.read_json(state / FILE) if state else _session
-    entry = stored.get(key)
+    entry = _session.get(key) or (home.read_json(state / FILE).get(key) if state else None)
     whole = isinstance(entry, dict) and {"options", "answers", "revealed"} <= entry.keys()
     return entry if whole else None  # someone edited the file by hand
 
 
-def _remember(key: str, entry: dict[str, Any]) -> None:
-    state = home.state_dir()
-    if state is None:
-        _session[key] = entry
-        return
-    with contextlib.suppress(OSError):  # a full disk must not stop a lesson
-        home.update_json(state / FILE, lambda kept: {**kept, key: entry})
+def _remember(key: str, entry: dict[str, Any]) -> str:
+    """Store a question and its answers. Returns why they last for this session only, or ""."""
+    state, why = home.state_dir(), home.OUTSIDE
+    if state is not None:
+        try:
+            home.update_json(state / FILE, lambda kept: {**kept, key: entry})
+            return ""
+        except OSError as error:  # a full disk must not stop a lesson
+            why = str(error)
+    _session[key] = entry
+    return why
 
 
 def _show(markup: str, text: str) -> None:

@@ -3,13 +3,13 @@
 work/NN_topic/NN_topic.ipynb      the learner's notebooks, never overwritten
 work/.moe-course/base/            each release as handed out: what the learner changed is the difference to it
 work/.moe-course/backups/         what `reset` took away
-work/.moe-course/progress.json    the last check: {exercise: {status, score, max_score, source_hash, when}}
+work/.moe-course/progress.json    the last check: {exercise: {status, score, max_score, source_hash, when, passed}},
+                                  where `passed` is the last one that was passed, in the same form
 work/.moe-course/parts/           the code of each exercise as it last passed, see `moe_course.lesson.parts`
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from moe_course import files
 from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find
 from moe_course.grading.submission.attempts import Unreadable, normalised, read
-from moe_course.lesson.home import STATE, read_json, state_dir, update_json
+from moe_course.lesson.home import OUTSIDE, STATE, read_json, state_dir, update_json
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-_SIGNS = {"passed": "✓", "changed since it passed": "~"}
+_SIGNS = {"passed": "✓", "changed since it passed": "~", "open again, passed before": "~"}
+_SAY_NOTHING = ("not attempted", "interrupted")  # outcomes that tell nothing about code that has passed
 _RELOAD = (
     "If the notebook is open in Jupyter, reload it before you go on (File → Reload Notebook from Disk): "
     "saving the open tab would write the old text over the new."
@@ -109,20 +110,46 @@ def reset(name: str, work: Path) -> list[str]:
     return [kept, _RELOAD]
 
 
-def record(verdict: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-    """Remember the outcome of a live check for `moe-course status`. Never mind if it cannot be written.
+def record(verdict: Mapping[str, Any], sources: Mapping[str, str], folder: Path | None = None) -> str:
+    """Remember the outcome of a check for `moe-course status`. Returns why it was not, or "".
 
-    verdict: with exercise, status, score and max_score; sources: the source of each part that was checked.
-    Does nothing outside a work folder and while nbgrader runs the notebook.
+    verdict: with exercise, status, score and max_score; sources: the source of each part that was checked; folder:
+    where the file that was checked lies, by default this one. A pass stays in the record, whatever is checked after
+    it: a copy of the notebook with the stub in it, say. While nbgrader runs the notebook nothing is recorded.
     """
-    state = state_dir()
-    if state is None or "NBGRADER_EXECUTION" in os.environ:
-        return
+    if "NBGRADER_EXECUTION" in os.environ:
+        return ""
+    state = state_dir(folder)
+    if state is None:
+        return f"Not recorded: {OUTSIDE}."
     entry = {key: verdict[key] for key in ("status", "score", "max_score")}
     entry["source_hash"] = source_hash(sources)
     entry["when"] = datetime.now().astimezone().isoformat(timespec="seconds")
-    with contextlib.suppress(OSError):
-        update_json(state / "progress.json", lambda kept: {**kept, verdict["exercise"]: entry})
+
+    def with_entry(kept: dict[str, Any]) -> dict[str, Any]:
+        last = kept.get(verdict["exercise"], {})
+        best = entry if entry["status"] == "passed" else _pass_in(last)
+        if best and entry["status"] in _SAY_NOTHING:
+            return kept
+        return {**kept, verdict["exercise"]: {**entry, **({"passed": dict(best)} if best else {})}}
+
+    try:
+        update_json(state / "progress.json", with_entry)
+    except OSError as error:
+        return f"Not recorded: {error}."
+    return ""
+
+
+def record_file(path: Path, verdict: Mapping[str, Any]) -> None:
+    """Remember the outcome of `moe-course check` on a file in a work folder."""
+    if state_dir(path.parent) is not None:
+        record(verdict, _definitions(path, find(verdict["exercise"])), path.parent)
+
+
+def _pass_in(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last check of an exercise that was passed, if there is any in its record."""
+    found = entry.get("passed") or (entry if entry.get("status") == "passed" else None)
+    return {key: value for key, value in found.items() if key != "passed"} if found else None
 
 
 def source_hash(sources: Mapping[str, str]) -> str:
@@ -166,14 +193,25 @@ def _state(exercise: Exercise, path: Path, work: Path, progress: dict[str, Any])
         stub = _definitions(work / STATE / "base" / path.name, exercise)
     except Unreadable:
         return ("notebook unreadable" if path.exists() else "no notebook yet"), ""
-    entry = progress.get(exercise.name)
-    if not now or source_hash(now) == source_hash(stub):
-        return "open", ""
-    if entry is None:
+    entry = progress.get(exercise.name, {})
+    passed, here = _pass_in(entry), source_hash(now)
+    if not now or here == source_hash(stub):
+        return ("open again, passed before" if passed else "open"), ""
+    if not entry:
         return "written, not checked yet", ""
-    if entry["source_hash"] != source_hash(now):
-        return f"changed since {'it passed' if entry['status'] == 'passed' else 'its last check'}", ""
-    return entry["status"], f"{entry['score']:g} of {entry['max_score']:g}"
+    for check in (entry, passed):
+        if check and check["source_hash"] == here:
+            return check["status"], f"{check['score']:g} of {check['max_score']:g}"
+    return f"changed since {'it passed' if passed else 'its last check'}", ""
+
+
+def saved(notebook: str) -> dict[str, str]:
+    """The definitions in the learner's file of a notebook as it was saved last; empty where there is no such file."""
+    state = state_dir()
+    try:
+        return read(state.parent / notebook / f"{notebook}.ipynb").definitions if state and notebook else {}
+    except Unreadable:
+        return {}
 
 
 def _definitions(path: Path, exercise: Exercise) -> dict[str, str]:

@@ -14,8 +14,10 @@ import torch
 
 from moe_course.grading.check import check
 from moe_course.grading.exercises.rubric import hidden_points, points
-from moe_course.grading.judge import live
+from moe_course.grading.judge import live, memory, subject
 from moe_course.grading.judge.rendering import as_html, as_text
+from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.judge.verdict import grade
 
 VISIBLE = points("ffn_params") - hidden_points("ffn_params")
 
@@ -194,3 +196,125 @@ def test_a_class_typed_into_a_notebook_has_a_source(monkeypatch):
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     found = live.sources(["MoELayer"], [namespace["MoELayer"]])
     assert found == {"MoELayer": cell.partition("\n\n\n")[2].rstrip()}
+
+
+def test_a_check_has_a_limit_of_time_and_says_where_the_code_was():
+    def endless(d_model, d_ff):
+        while d_model:
+            pass
+
+    started = time.monotonic()
+    verdict = grade("ffn_params", LiveSubject({"ffn_params": endless}, seconds=0.3), seed=3, hidden=False)
+    assert time.monotonic() - started < LiveSubject({}).seconds
+    assert (verdict.status, verdict.score) == ("timed out", 0)
+    text = as_text(verdict)
+    assert "stopped after 0.3 seconds, in endless, at: " in text
+    assert "ever end?" in text
+
+
+def test_all_probes_together_have_a_limit(monkeypatch):
+    monkeypatch.setattr(subject, "EXERCISE_SECONDS", 0.5)
+
+    def slow(d_model, d_ff):
+        time.sleep(0.2)
+        return 3 * d_model * d_ff
+
+    verdict = grade("ffn_params", LiveSubject({"ffn_params": slow}), seed=3, hidden=False)
+    assert verdict.status == "timed out"
+
+
+def test_the_alarm_of_others_is_put_back():
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("no alarms")
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    old = signal.setitimer(signal.ITIMER_REAL, 500)
+    try:
+        examine(ffn_params)
+        assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *old)
+
+
+def test_what_the_code_printed_is_shown_in_part_however_much_it_is():
+    """On the input that the report shows, not on those after it; and an endless print fills no memory."""
+
+    def chatty(d_model, d_ff):
+        print("sizes", d_model, d_ff)
+        for number in range(100_000):
+            print("line", number)
+        return 2 * d_model * d_ff
+
+    verdict = examine(chatty, ffn_params=chatty)
+    shown = verdict.first_failure.failure.given
+    assert verdict.printed.startswith(f"sizes {shown['d_model']} {shown['d_ff']}\nline 0\n")
+    assert verdict.printed.endswith("line 99999")
+    assert "characters left out" in verdict.printed
+    assert len(verdict.printed) < 4000
+    assert "  | line 99999" in as_text(verdict)
+    assert "line 99999" in as_html(verdict)
+
+
+def test_what_code_that_passes_printed_is_shown_too():
+    def chatty(d_model, d_ff):
+        print("<b>", d_model)
+        return 3 * d_model * d_ff
+
+    verdict = examine(chatty, ffn_params=chatty)
+    assert verdict.status == "passed"
+    assert "  | <b> " in as_text(verdict)
+    assert "&lt;b&gt; " in as_html(verdict)
+    assert "Your code printed" not in as_text(examine(ffn_params))
+
+
+RIGHT = "def ffn_params(d_model, d_ff):\n    size = d_model * d_ff\n    return 3 * size\n"
+
+
+def kernel(*cells):
+    """The namespace of a kernel in which cells were run, as IPython runs them and keeps their text."""
+    namespace = {"__name__": "__main__", "In": [""]}
+    for cell in cells:
+        name = f"<cell {len(linecache.cache)} {hash(cell)}>"
+        linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+        namespace["In"].append(cell)
+        try:
+            exec(compile(cell, name, "exec"), namespace)
+        except Exception:
+            continue
+    return namespace
+
+
+def in_kernel(*cells):
+    namespace = kernel(*cells, "check(ffn_params)")
+    return live.examine(namespace["ffn_params"], namespace=namespace, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("edited", "said"),
+    [
+        (RIGHT.replace("(d_model, d_ff):", "(d_model, d_ff:"), "ended in a SyntaxError in line 1"),
+        ("import no_such_module\n" + RIGHT, "stopped with an error before its end"),
+    ],
+)
+def test_code_that_its_cell_does_not_hold_any_more_is_not_graded_silently(edited, said):
+    verdict = in_kernel(RIGHT, edited)
+    assert (verdict.status, verdict.score) == ("refused", 0)
+    assert said in as_text(verdict)
+    assert in_kernel(RIGHT, edited, RIGHT).status == "passed"
+    assert in_kernel(RIGHT, "def something_else(:").status == "passed"
+
+
+def test_a_renamed_function_is_noticed():
+    verdict = in_kernel(RIGHT, RIGHT.replace("def ffn_params", "def ffn_parameters"))
+    assert verdict.status == "passed"
+    assert "defines ffn_parameters, which is much like it: was it renamed?" in as_text(verdict)
+    assert not in_kernel(RIGHT, "def area(a, b):\n    return a * b").notes
+    assert not in_kernel(RIGHT.replace("ffn_params", "ffn_parameters"), RIGHT).notes
+
+
+def test_the_class_in_memory_is_compared_too():
+    cell = "class MoELayer:\n    def forward(self, x):\n        return x\n"
+    namespace = kernel(cell, cell.replace("x):", "x:"))
+    assert "SyntaxError" in memory.outdated("MoELayer", namespace["MoELayer"], namespace["In"])
+    assert memory.outdated("MoELayer", kernel(cell)["MoELayer"], [cell]) == ""

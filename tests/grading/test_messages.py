@@ -269,3 +269,43 @@ def test_an_edited_input_is_shown_before_and_afterwards():
         expect_untouched(Outcome(inputs=(after,)), (before,), ("x_T",))
     assert "x_T before = [1]" in str(failed.value)
     assert "x_T afterwards = [2]" in str(failed.value)
+
+
+def test_what_fails_for_the_same_cause_was_not_reached():
+    """An exception, nothing returned, another type: one fault, which is told once; the rest stays neutral."""
+    import numpy
+
+    def raising(logits_TE, k):
+        return logits_TE.no_such_method()
+
+    def forgetful(logits_TE, k):
+        logits_TE.softmax(1)
+
+    def in_numpy(logits_TE, k):
+        return numpy.zeros(tuple(logits_TE.shape))
+
+    for written in (raising, forgetful, in_numpy):
+        verdict = verdict_on("sparse_gates", written)
+        text = as_text(verdict)
+        failed = [result for result in verdict.checks if result.status == "failed"]
+        assert len(failed) > 2
+        assert text.count("✗") == 1
+        assert text.count("not reached, 0 of") == len(failed) - 1
+        assert as_html(verdict).count("not reached, 0 of") == len(failed) - 1
+        assert verdict.score == sum(r.criterion.points for r in verdict.checks if r.status == "passed")
+
+
+def test_faults_of_different_causes_are_all_marked():
+    verdict = verdict_on("sparse_gates", lambda logits_TE, k: logits_TE.softmax(1))
+    assert as_text(verdict).count("✗") == sum(result.status == "failed" for result in verdict.checks) > 1
+    assert "not reached" not in as_text(verdict)
+
+
+def test_an_array_instead_of_a_tensor_is_asked_about_its_type():
+    import numpy
+
+    verdict = verdict_on("sparse_gates", lambda logits_TE, k: numpy.zeros(tuple(logits_TE.shape)))
+    text = as_text(verdict)
+    assert "should be a tensor, not numpy.ndarray" in text
+    assert "Hint: Of which type is what your code returns" in text
+    assert "behaves like" not in text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from moe_course.grading.exercises.locate import notebooks_dir
-from moe_course.grading.exercises.registry import find
+from moe_course.grading.exercises.registry import find, label
+from moe_course.grading.judge.rendering import as_text
 from moe_course.grading.judge.subject import LiveSubject, WorkerSubject
 from moe_course.grading.judge.verdict import grade
 from moe_course.grading.submission.attempts import read
@@ -21,11 +22,14 @@ WRONG = "def {part}(*args):\n    return 0"
 
 def cells(name: str, earlier: str) -> list[str]:
     """The reference solution of `name` behind other texts of the parts that it calls."""
+    imports = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn"
+    return [imports, *(earlier.format(part=part) for part in CALLS[name]), source(name)]
+
+
+def source(name: str) -> str:
+    """The reference solution of an exercise."""
     notebook = find(name).notebook
-    path = notebooks_dir().parent / "solutions" / notebook / f"{notebook}.ipynb"
-    source = read(path).definitions[name]
-    imports = "import torch\nimport torch.nn.functional as F\nfrom torch import nn"
-    return [imports, *(earlier.format(part=part) for part in CALLS[name]), source]
+    return read(notebooks_dir().parent / "solutions" / notebook / f"{notebook}.ipynb").definitions[name]
 
 
 def namespace(name: str, earlier: str) -> dict:
@@ -43,6 +47,18 @@ def test_a_skipped_part_costs_the_later_exercise_nothing(name, earlier):
     verdict = grade(name, LiveSubject(own), seed=3)
     assert verdict.status == "passed", [check.message for check in verdict.checks]
     assert {part: own.get(part) for part in CALLS[name]} == before
+    for part in CALLS[name]:  # and it is said
+        assert f"{label(part)} is not written yet: a reference version stood in" in as_text(verdict)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_said_where_the_parts_are_written(name):
+    right = {part: cells(name, "")[0] + "\n" + source(part) for part in CALLS[name]}
+    own: dict = {}
+    for cell in (*right.values(), cells(name, "")[-1]):
+        exec(cell, own)
+    verdict = grade(name, LiveSubject(own), seed=3, hidden=False)
+    assert (verdict.status, verdict.notes) == ("passed", ())
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -52,4 +68,6 @@ def test_a_wrong_part_is_the_learners_own(name):
 
 def test_a_worker_has_the_stand_in_too():
     with WorkerSubject(cells("train_step", UNWRITTEN)) as subject:
-        assert grade("train_step", subject, seed=3).status == "passed"
+        verdict = grade("train_step", subject, seed=3)
+    assert verdict.status == "passed"
+    assert "7.1 moe_objective is not written yet" in verdict.notes[0]

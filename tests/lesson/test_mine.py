@@ -1,14 +1,18 @@
 """`mine()`: the learner's parts where they have passed, the library's for the rest, and one layer out of both."""
 
 import functools
+import linecache
 import math
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
+from synthetic import code, write
 
 from moe_course import moe
 from moe_course.grading.exercises.protocol import ForbiddenImport
+from moe_course.grading.judge import live
 from moe_course.lesson import assemble, checking, mine, parts, tiny
 from moe_course.moe import MoEConfig, MoELayer
 
@@ -60,6 +64,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work" / "03_dispatch")
     monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
     monkeypatch.setattr(checking, "passed", {})
+    monkeypatch.setattr(checking, "code", {})
     return tmp_path / "work"
 
 
@@ -69,7 +74,7 @@ def calls(work, monkeypatch):
     calls = []
     monkeypatch.setattr(parts, "_stage", lambda stage=parts._stage: {**stage(), "calls": calls})
     for name, source in OWN.items():
-        parts.keep(name, {name: source}, {}, set(OWN))
+        parts.keep(name, parts.collected({name: source}, {}, set(OWN)))
     return calls
 
 
@@ -220,9 +225,9 @@ def test_a_part_that_no_longer_loads_falls_back(calls, work, capsys, source, err
 
 def test_a_part_sees_the_parts_it_uses(work):
     own = "def plan_dispatch(idx_TK, num_experts):\n    return 'own plan'"
-    parts.keep("plan_dispatch", {"plan_dispatch": own}, {}, set(OWN))
+    parts.keep("plan_dispatch", own)
     user = "def combine(y, o, w):\n    return plan_dispatch(o, 1), gather_tokens"
-    parts.keep("combine", {"combine": user}, {}, set(OWN))
+    parts.keep("combine", user)
     assert mine().combine(None, None, None) == ("own plan", moe.gather_tokens)
 
 
@@ -247,7 +252,7 @@ def test_helpers_of_the_notebook_are_kept_along(work):
     file.write_text(textwrap.dedent(code))
     exec(compile(file.read_text(), str(file), "exec"), notebook)
     source = "def combine(y_ND):\n    return [outer(y) for y in y_ND], plan_dispatch"
-    parts.keep("combine", {"combine": source}, notebook, {"plan_dispatch", "combine"})
+    parts.keep("combine", parts.collected({"combine": source}, notebook, {"plan_dispatch", "combine"}))
     kept = (work / ".moe-course" / "parts" / "combine.py").read_text()
     assert "secret" not in kept
     assert "def plan_dispatch" not in kept
@@ -258,15 +263,6 @@ def test_helpers_of_the_notebook_are_kept_along(work):
 
 def test_check_keeps_what_passed_and_nothing_else(work, monkeypatch):
     """The whole way, through a real check."""
-    from linecache import cache
-
-    def cell(source):
-        name = f"<cell {len(cache)}>"
-        cache[name] = (len(source), None, source.splitlines(True), name)
-        namespace = {"torch": torch, "check": checking.check}
-        exec(compile(source, name, "exec"), namespace)
-        return namespace
-
     folder = work / ".moe-course" / "parts"
     cell("def router_probs(x_TD, w_DE):\n    return (x_TD @ w_DE).softmax(1)\ncheck(router_probs)")
     assert not folder.exists()
@@ -278,6 +274,7 @@ def test_check_keeps_what_passed_and_nothing_else(work, monkeypatch):
     assert [path.name for path in folder.iterdir()] == ["router_probs.py"]
     assert mine().router_probs is written
     monkeypatch.setattr(checking, "passed", {})  # another day
+    monkeypatch.setattr(checking, "code", {})
     again = mine().router_probs
     assert again is not written
     assert again.__module__ == "own_parts"
@@ -293,7 +290,7 @@ def test_mine_writes_nothing(calls, work):
 
 def test_while_nbgrader_grades_nothing_is_kept_or_read(calls, work, monkeypatch):
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    parts.keep("swiglu_ffn", {"swiglu_ffn": "def swiglu_ffn(): pass"}, {}, set())
+    parts.keep("swiglu_ffn", "def swiglu_ffn(): pass")
     assert not (work / ".moe-course" / "parts" / "swiglu_ffn.py").exists()
     assert mine().combine is moe.combine
 
@@ -306,7 +303,7 @@ def test_in_the_grading_worker_it_is_the_library_and_silent(calls, monkeypatch, 
 
 def test_a_folder_that_cannot_be_written_is_no_error(work):
     (work / ".moe-course" / "parts").write_text("a file in the way")
-    parts.keep("combine", {"combine": OWN["combine"]}, {}, set())
+    parts.keep("combine", OWN["combine"])
     assert mine().combine is moe.combine
 
 
@@ -314,3 +311,93 @@ def test_a_name_that_is_no_part():
     with pytest.raises(AttributeError, match="'top_gate'"):
         mine().top_gate  # noqa: B018
     assert "top_k_gate" in dir(mine())
+
+
+def cell(source, **more):
+    """Run code as a cell of a notebook; returns its namespace."""
+    name = f"<cell {len(linecache.cache)}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    namespace = {"torch": torch, "check": checking.check, "mine": mine, "working": checking.working, **more}
+    exec(compile(source, name, "exec"), namespace)
+    return namespace
+
+
+def told(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+PROBS = "def router_probs(x_TD, w_DE):\n    return torch.softmax(wide(x_TD) @ wide(w_DE), 1)\n"
+WIDE = "def wide(x):\n    return x.float()\n"
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["work folder", "elsewhere"])
+def test_a_helper_that_changed_since_the_pass_is_not_taken_along(work, tmp_path, monkeypatch, folder):
+    """The function in memory calls the new helper now; mine() has what passed."""
+    if not folder:
+        monkeypatch.chdir(tmp_path)
+    book = cell(f"{WIDE}{PROBS}check(router_probs)")
+    assert mine().router_probs is book["router_probs"]
+    exec("def wide(x):\n    return 0 * x", book)
+    again = mine().router_probs
+    assert again is not book["router_probs"]
+    x_TD, w_DE = torch.randn(3, 2), torch.randn(2, 4)
+    torch.testing.assert_close(again(x_TD, w_DE), (x_TD @ w_DE).softmax(1))
+
+
+def test_an_older_version_is_used_and_said(work, capsys):
+    book = cell(f"{WIDE}{PROBS}check(router_probs)\nmine()")
+    assert "Yours: router_probs." in told(capsys)
+    exec(compile(PROBS.replace("1)", "0)"), "<newer>", "exec"), book)
+    newer = PROBS.replace("1)", "0)")
+    linecache.cache["<newer>"] = (len(newer), None, newer.splitlines(True), "<newer>")
+    exec("m = mine()", book)
+    assert "Yours as they last passed, not as your notebook has them now: router_probs." in told(capsys)
+    assert book["m"].router_probs is not book["router_probs"]
+
+
+def test_another_version_in_the_saved_notebook_is_said_too(calls, work, capsys):
+    notebook = work / "03_dispatch" / "03_dispatch.ipynb"
+    write(notebook, code("answer", "def combine(y_ND, order_N, weights_TK):\n    return 0"))
+    mine()
+    assert "not as your notebook has them now: combine." in told(capsys)
+
+
+def test_the_same_code_that_fails_later_is_no_part_any_more(work, monkeypatch):
+    book = cell(f"{WIDE}{PROBS}check(router_probs)")
+    failing = replace(live.examine(book["router_probs"], namespace=book), status="failed")
+    monkeypatch.setattr(live, "examine", lambda *parts, namespace: failing)
+    exec("check(router_probs)", book)
+    assert mine().router_probs is moe.router_probs
+    assert "router_probs" not in checking.passed
+    assert [path.name for path in (work / ".moe-course" / "parts").iterdir()] == ["router_probs.failed"]
+
+
+def test_a_failing_attempt_does_not_displace_what_passed(work):
+    book = cell(f"{WIDE}{PROBS}check(router_probs)")
+    passed = book["router_probs"]
+    cell(f"{WIDE}{PROBS.replace('1)', '0)')}check(router_probs)")
+    assert mine().router_probs is passed
+
+
+def test_parts_of_later_notebooks_are_left_out_and_unused_ones_not_named(calls, capsys):
+    parts.keep("moe_loop", "def moe_loop(*args):\n    calls.append('moe_loop')\n    return 0")
+    m = mine(through=2)
+    assert "Yours: top_k_gate, moe_loop." in told(capsys)
+    assert m.plan_dispatch is moe.plan_dispatch
+    assert m.moe(*[None] * 6) == 0
+    whole = mine(through=3)
+    named = told(capsys)
+    assert "plan_dispatch" in named
+    assert "moe_loop" not in named
+    x_TD, (weights_TK, idx_TK) = inputs().flatten(0, 1), torch.rand(21, E).topk(K)
+    calls.clear()
+    whole.moe(x_TD, weights_TK, idx_TK, *moe.init_experts(E, D, F))
+    assert "moe_loop" not in calls
+
+
+def test_check_says_where_nothing_is_recorded(work, tmp_path, monkeypatch, capsys):
+    cell(f"{WIDE}{PROBS}check(router_probs)")
+    assert "Not recorded" not in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    cell(f"{WIDE}{PROBS}check(router_probs)")
+    assert "Not recorded: this notebook is not in a work folder" in told(capsys)

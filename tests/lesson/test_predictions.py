@@ -109,7 +109,16 @@ def test_a_disk_that_takes_nothing_stops_nobody(work, said, monkeypatch):
     predict(*QUESTION, answer=1)
     reveal("q", 1, "because")
     card.update("cost", {"bytes": 1})
-    assert said[-1][1] == "because"
+    assert "this session only: no space left on device" in said[0][1]
+    assert "You predicted that." in said[-1][1]
+
+
+def test_outside_a_work_folder_it_says_that_nothing_is_stored(tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
+    predict(*QUESTION, answer=1)
+    assert "On record" not in said[-1][1]
+    assert "this session only" in said[-1][1]
+    assert "not in a work folder" in said[-1][1]
 
 
 def test_what_was_committed_lists_its_time_and_order(work, said):

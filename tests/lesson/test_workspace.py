@@ -232,12 +232,18 @@ def test_the_record_has_its_documented_format(work, mine, checked):
     checked("passed", 8.0)
     (entry,) = json.loads((work / ".moe-course" / "progress.json").read_text()).values()
     assert entry.pop("when")
-    assert entry == {
-        "status": "passed",
-        "score": 8.0,
-        "max_score": 8.0,
-        "source_hash": source_hash({NAME: MINE}),
-    }
+    passed = entry.pop("passed")
+    assert passed.pop("when")
+    assert (
+        entry
+        == passed
+        == {
+            "status": "passed",
+            "score": 8.0,
+            "max_score": 8.0,
+            "source_hash": source_hash({NAME: MINE}),
+        }
+    )
 
 
 def test_the_hash_sees_code_and_nothing_else():
@@ -245,3 +251,56 @@ def test_the_hash_sees_code_and_nothing_else():
     assert source_hash({NAME: MINE}) == source_hash({NAME: same})
     assert source_hash({NAME: MINE}) != source_hash({NAME: MINE.replace("k)", "2)")})
     assert source_hash({NAME: "def top_k_gate(:"}) != source_hash({NAME: "def top_k_gate(::"})
+
+
+def test_a_copy_with_the_stub_costs_no_pass(work, mine, checked):
+    edit(mine, **{NAME: MINE})
+    checked("passed", 8.0)
+    for outcome in ("not attempted", "failed", "interrupted"):
+        checked(outcome, 0.0, stub().source)
+        assert "✓" in line(work), outcome
+        assert line(work).endswith("8 of 8")
+    checked("failed", 3.0)  # this very code, say with another helper
+    assert "failed" in line(work)
+    checked("passed", 8.0)
+    reset(NAME, work)
+    assert "~" in line(work)
+    assert "open again, passed before" in line(work)
+
+
+def test_records_of_an_earlier_version_of_the_course_still_count(work, mine, checked):
+    edit(mine, **{NAME: MINE})
+    entry = {"status": "passed", "score": 8.0, "max_score": 8.0, "source_hash": source_hash({NAME: MINE})}
+    (work / ".moe-course" / "progress.json").write_text(json.dumps({NAME: entry}))
+    assert "✓" in line(work)
+    checked("not attempted", 0.0, stub().source)
+    assert "✓" in line(work)
+
+
+def test_a_check_of_the_file_is_recorded_in_its_work_folder(tmp_path, work, mine, monkeypatch):
+    edit(mine, **{NAME: MINE})
+    monkeypatch.chdir(tmp_path)
+    verdict = {"exercise": NAME, "status": "passed", "score": 8.0, "max_score": 8.0}
+    workspace.record_file(mine, verdict)
+    assert "✓" in line(work)
+    outside = tmp_path / "elsewhere.ipynb"
+    outside.write_bytes(mine.read_bytes())
+    workspace.record_file(outside, verdict)
+    assert len(list(tmp_path.rglob("progress.json"))) == 1
+
+
+def test_it_is_said_where_nothing_is_recorded(tmp_path, work, mine, checked, monkeypatch):
+    verdict = {"exercise": NAME, "status": "passed", "score": 8.0, "max_score": 8.0}
+    assert record(verdict, {NAME: MINE}) == ""
+    monkeypatch.chdir(tmp_path)
+    assert "not in a work folder" in record(verdict, {NAME: MINE})
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert record(verdict, {NAME: MINE}) == ""
+
+
+def test_an_exercise_may_be_called_by_its_number(work, mine):
+    edit(mine, **{NAME: MINE})
+    reset("2.2", work)
+    assert sources(mine)[NAME] == stub().source
+    with pytest.raises(ValueError, match=r"no exercise called '2\.22'"):
+        reset("2.22", work)

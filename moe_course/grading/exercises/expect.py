@@ -16,6 +16,8 @@ from moe_course.grading.exercises.protocol import Opaque, Outcome, Raised
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 MAX_SHOWN = 4_000  # characters of one value in a report
 MAX_LISTED = 20  # values of a list or tuple
+TYPES = "Of which type is what your code returns, and which type does the docstring promise?"
+DTYPES = "Which step gives this dtype, and which dtype does the docstring promise?"
 NOTHING = "your code returned nothing (None): does every way through it end in a `return`?"
 
 AXIS_WORDS = {
@@ -44,8 +46,13 @@ class CheckFailed(AssertionError):
     """A criterion is not met. Carries the smallest failing example for the report.
 
     complete: the message says all there is to say (an exception, nothing returned), so that the criterion's hint or
-    the name of a mistake beside it would only mislead; error: the exception, where one is the reason.
+    the name of a mistake beside it would only mislead; error: the exception, where one is the reason; cause: what
+    kept the comparison from being made ("type": the reply is of no kind that can be compared, so that no gradient
+    comes through it either), "" where it was made: two failures of the same cause are one fault; hint: a
+    question that fits better than the criterion's; printed: an excerpt of what the code printed on this example.
     """
+
+    printed = ""
 
     def __init__(
         self,
@@ -56,6 +63,8 @@ class CheckFailed(AssertionError):
         *,
         complete: bool = False,
         error: Raised | None = None,
+        cause: str = "",
+        hint: str = "",
     ):
         super().__init__(message)
         self.message = message
@@ -64,6 +73,8 @@ class CheckFailed(AssertionError):
         self.got = got
         self.complete = complete or error is not None
         self.error = error
+        self.cause = _place(error) if error else cause
+        self.hint = hint
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  given    {name} = {show(value)}" for name, value in self.given.items())]
@@ -76,6 +87,11 @@ class CheckFailed(AssertionError):
         self.given = {name: Shown(show(value)) for name, value in self.given.items()}
         wanted = self.expected is not None
         self.expected, self.got = (Shown(show(v)) if wanted else None for v in (self.expected, self.got))
+
+
+def _place(error: Raised) -> str:
+    """An exception and the line that raised it, in a word: the same line fails for the same cause."""
+    return f"{error.type_name} in {error.function}: {error.line}"
 
 
 def show(value: Any) -> str:
@@ -133,7 +149,7 @@ def returned(out: Outcome, given: Mapping[str, Any] | None = None) -> Any:
     if out.error is not None:
         raise CheckFailed(explained(out.error), given, error=out.error)
     if out.value is None:
-        raise CheckFailed(NOTHING, given, complete=True)
+        raise CheckFailed(NOTHING, given, complete=True, cause="type")
     return out.value
 
 
@@ -148,7 +164,9 @@ def explained(error: Raised) -> str:
 def expect_something(got: Any, what: str, given: Mapping[str, Any] | None = None) -> None:
     """`got`, a part of what came back, is not None."""
     if got is None:
-        raise CheckFailed(f"{what} is None: was it computed, and returned?", given, complete=True)
+        raise CheckFailed(
+            f"{what} is None: was it computed, and returned?", given, complete=True, cause="type"
+        )
 
 
 def expect_tensor(
@@ -164,16 +182,18 @@ def expect_tensor(
     """`got` is a tensor with the shape, dtype and values of `want`; `axes` names its axes ("TE")."""
     expect_something(got, what, given)
     if not isinstance(got, torch.Tensor):
-        raise CheckFailed(f"{what} should be a tensor, not {_kind(got)}", given, want, got)
+        message = f"{what} should be a tensor, not {_kind(got)}"
+        raise CheckFailed(message, given, want, got, cause="type", hint=TYPES)
     if got.shape != want.shape:
         shape = (
             f"have shape ({', '.join(axes)}{',' * (len(axes) == 1)}) = {tuple(want.shape)}, not"
             if axes
             else "be a 0-dim tensor, not of shape"
         )
-        raise CheckFailed(f"{what} should {shape} {tuple(got.shape)}", given, want, got)
+        raise CheckFailed(f"{what} should {shape} {tuple(got.shape)}", given, want, got, cause="shape")
     if got.dtype != want.dtype:
-        raise CheckFailed(f"{what} should be {want.dtype}, not {got.dtype}", given, want, got)
+        message = f"{what} should be {want.dtype}, not {got.dtype}"
+        raise CheckFailed(message, given, want, got, cause="dtype", hint=DTYPES)
     close = torch.isclose(got.double(), want.double(), rtol=rtol, atol=atol, equal_nan=False)
     if not bool(close.all()):
         first = (~close).nonzero()[0].tolist()
@@ -199,7 +219,8 @@ def expect_index(
     expect_something(got, what, given)
     if not isinstance(got, torch.Tensor) or got.dtype not in INTEGERS:
         kind = got.dtype if isinstance(got, torch.Tensor) else _kind(got)
-        raise CheckFailed(f"{what} should be a tensor of integers, not {kind}", given, want, got)
+        message = f"{what} should be a tensor of integers, not {kind}"
+        raise CheckFailed(message, given, want, got, cause="type", hint=TYPES)
     got = got.long()
     if any_order and got.shape == want.shape:
         got, want, what = got.sort(-1).values, want.sort(-1).values, f"{what}, each row sorted"
@@ -219,7 +240,7 @@ def expect_gradients(
     for name, mine, right in zip(names, got, want, strict=True):
         what, axes = f"the gradient of {name}", name.rpartition("_")[2]
         if mine is None:
-            raise CheckFailed(f"no gradient reaches {name}", given, right, None)
+            raise CheckFailed(f"no gradient reaches {name}", given, right, None, cause="type")
         expect_tensor(mine, right, axes, given, what=what, rtol=rtol, atol=atol)
 
 
@@ -229,9 +250,8 @@ def expect_number(
     """`got` is a Python int (or float) equal to `want`, to rounding for floats."""
     expect_something(got, what, given)
     if type(got) is not type(want):
-        raise CheckFailed(
-            f"{what} should be a Python {type(want).__name__}, not {_kind(got)}", given, want, got
-        )
+        message = f"{what} should be a Python {type(want).__name__}, not {_kind(got)}"
+        raise CheckFailed(message, given, want, got, cause="type", hint=TYPES)
     same = got == want if isinstance(want, int) else abs(got - want) <= 1e-6 * max(1.0, abs(want))
     if not same:
         raise CheckFailed(f"{what} is wrong", given, want, got)
@@ -242,7 +262,8 @@ def expect_tuple(
 ) -> tuple[Any, ...]:
     """`got` is a tuple (or list) of `length` parts; returns it."""
     if not isinstance(got, tuple | list) or len(got) != length:
-        raise CheckFailed(f"return {length} values{f' ({names})' if names else ''}, not {_kind(got)}", given)
+        message = f"return {length} values{f' ({names})' if names else ''}, not {_kind(got)}"
+        raise CheckFailed(message, given, cause="type", hint=TYPES)
     return tuple(got)
 
 
@@ -253,7 +274,8 @@ def expect_raises(out: Outcome, error: str, given: Mapping[str, Any]) -> None:
             f"these arguments make no sense and should raise {error}", given, f"{error}", out.value
         )
     if error not in out.error.bases:
-        raise CheckFailed(f"these arguments should raise {error}, but {explained(out.error)}", given)
+        message = f"these arguments should raise {error}, but {explained(out.error)}"
+        raise CheckFailed(message, given, cause=_place(out.error))
 
 
 def expect_untouched(out: Outcome, inputs: Sequence[Any], names: Sequence[str] = ()) -> None:

@@ -72,13 +72,15 @@ class Outcome:
     """What a call of a learner's function left behind.
 
     value: what was returned; requires_grad: for each tensor in it, in order; inputs: the positional arguments
-    as they were after the call; error: the exception, if one was raised (then value is None).
+    as they were after the call; error: the exception, if one was raised (then value is None); stood_in: the earlier
+    exercises for which a stand-in answered, because the learner skipped them.
     """
 
     value: Any = None
     requires_grad: tuple[bool, ...] = ()
     inputs: tuple[Any, ...] = ()
     error: Raised | None = None
+    stood_in: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

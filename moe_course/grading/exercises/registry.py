@@ -138,7 +138,9 @@ def label(name: str) -> str:
 
 
 def find(name: str) -> Exercise:
-    """The exercise called `name` (or one of whose parts is). Raises ValueError with the names that exist."""
+    """The exercise called `name`, by its name, that of a part or its number. Raises ValueError with the names."""
+    if numbered := next((exercise for exercise in _ALL if exercise.number == name), None):
+        return numbered
     if name not in PART_OF:
         raise ValueError(f"there is no exercise called {name!r}; the exercises are {', '.join(EXERCISES)}")
     return PART_OF[name]

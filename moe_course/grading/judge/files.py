@@ -13,12 +13,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from moe_course.grading.exercises.registry import EXERCISES, find
-from moe_course.grading.judge.subject import SubjectLost, WorkerSubject
+from moe_course.grading.judge.subject import EXERCISE_SECONDS, SubjectLost, WorkerSubject
 from moe_course.grading.judge.verdict import Verdict, grade_hidden, grade_public, without_running
 from moe_course.grading.submission.attempts import Submission, read
 from moe_course.grading.worker.sandbox import Limits, masked_modules
-
-EXERCISE_SECONDS = 120.0  # for all probes of one exercise
 
 
 class Turns:

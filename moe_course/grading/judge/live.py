@@ -7,9 +7,11 @@ import contextlib
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moe_course.grading.exercises.registry import EXERCISES, PART_OF, Exercise
+from moe_course.grading.judge import memory
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import Verdict, draw_seed, grade, without_running
 from moe_course.grading.submission.attempts import is_stub
@@ -30,12 +32,18 @@ def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) 
             return without_running(
                 exercise.name, "refused", f"this {part} is the library's; check the one that you wrote"
             )
+    executed = [cell for cell in namespace.get("In", ()) if isinstance(cell, str)]
+    if old := next(filter(None, (memory.outdated(part, it, executed) for part, it in named.items())), ""):
+        return without_running(exercise.name, "refused", old)
     known = sources(exercise.parts, parts)
     if all(part in known and is_stub(part, known[part]) for part in exercise.parts):
-        return without_running(exercise.name, "not attempted")
-    seed = draw_seed() if seed is None else seed
-    with neutral_settings():
-        return grade(exercise.name, LiveSubject({**namespace, **named}), seed, hidden=False)
+        verdict = without_running(exercise.name, "not attempted")
+    else:
+        seed = draw_seed() if seed is None else seed
+        with neutral_settings():
+            verdict = grade(exercise.name, LiveSubject({**namespace, **named}), seed, hidden=False)
+    said = [memory.renamed(part, known[part], named[part], executed) for part in known]
+    return replace(verdict, notes=(*verdict.notes, *filter(None, said)))
 
 
 def identify(parts: tuple[Any, ...], namespace: Mapping[str, Any]) -> Exercise:

@@ -15,11 +15,12 @@ from moe_course.grading.judge.verdict import CheckResult, Verdict, for_the_learn
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}
-_COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781"}
+_SIGNS = {"passed": "✓", "failed": "✗", "not run": "–", "not reached": "–"}
+_COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781", "not reached": "#6e7781"}
+PRINTED = "Your code printed:"
 _ADVICE = {
     "not attempted": "Fill the gap in the cell above, run it, then run this cell again.",
-    "interrupted": "Stopped before all criteria were tried. Does a loop in your code ever end?",
+    "interrupted": "Stopped before all criteria were tried.",
 }
 
 
@@ -39,16 +40,20 @@ def as_text(verdict: Verdict) -> str:
     verdict = for_the_learner(verdict)
     lines = [headline(verdict)]
     lines += [
-        f"  {_SIGNS[result.status]} {result.criterion.title} ({_points(result)})" for result in verdict.checks
+        f"  {_SIGNS[shown]} {result.criterion.title} ({_points(result, shown)})"
+        for result in verdict.checks
+        for shown in [_status(result, verdict)]
     ]
-    if first := _first_failure(verdict):
+    if first := verdict.first_failure:
         lines += ["", *str(first.failure).splitlines()]
         if hint := _hint(verdict):
             lines += ["", f"Hint: {hint}"]
     if verdict.diagnosis:
         before, name, after = _mistake(verdict.diagnosis)
         lines += ["", f"{before}“{name}”{after}"]
-    if note := verdict.reason or _ADVICE.get(verdict.status, ""):
+    if verdict.printed:
+        lines += ["", PRINTED, *(f"  | {line}" for line in verdict.printed.splitlines())]
+    for note in _notes(verdict):
         lines += ["", note]
     return printable("\n".join(lines))
 
@@ -66,10 +71,12 @@ def as_html(verdict: Verdict, with_seed: bool = False) -> str:
         colour=_COLOURS[kind],
         colours=_COLOURS,
         signs=_SIGNS,
-        first=_first_failure(verdict),
+        first=verdict.first_failure,
         hint=_hint(verdict),
         mistake=verdict.diagnosis and _mistake(verdict.diagnosis),
-        note=verdict.reason or _ADVICE.get(verdict.status, ""),
+        notes=_notes(verdict),
+        printed=PRINTED,
+        status=lambda result: _status(result, verdict),
         seed=seed,
     )
 
@@ -93,6 +100,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "seed": verdict.seed,
         "reason": verdict.reason,
         "needs": verdict.needs,
+        "notes": list(verdict.notes),
         "checks": [
             {
                 "name": result.criterion.name,
@@ -129,8 +137,14 @@ def display(verdict: Verdict) -> None:
         publish_display_data({"text/html": page, "text/plain": as_text(verdict)})
 
 
-def _first_failure(verdict: Verdict) -> CheckResult | None:
-    return next((result for result in verdict.checks if result.failure), None)
+def _status(result: CheckResult, verdict: Verdict) -> str:
+    """What is shown of a criterion: "not reached" where the fault that is reported kept it from being tried."""
+    return result.status if verdict.reached(result) else "not reached"
+
+
+def _notes(verdict: Verdict) -> list[str]:
+    """What is said below the rubric, sentence by sentence."""
+    return [note for note in (verdict.reason or _ADVICE.get(verdict.status, ""), *verdict.notes) if note]
 
 
 def _example(failure: CheckFailed) -> list[tuple[str, str]]:
@@ -141,14 +155,15 @@ def _example(failure: CheckFailed) -> list[tuple[str, str]]:
     return rows
 
 
-def _points(result: CheckResult) -> str:
+def _points(result: CheckResult, shown: str) -> str:
     full = result.criterion.points
-    return f"{full if result.status == 'passed' else 0} of {full}"
+    before = "not reached, " if shown == "not reached" else ""
+    return f"{before}{full if shown == 'passed' else 0} of {full}"
 
 
 def _hint(verdict: Verdict) -> str:
     """The hint of the first criterion that fails, unless something else says more exactly what is wrong."""
-    first = _first_failure(verdict)
+    first = verdict.first_failure
     if (
         first is None
         or first.failure is None
@@ -157,7 +172,7 @@ def _hint(verdict: Verdict) -> str:
         or verdict.reason
     ):
         return ""
-    return first.criterion.hint
+    return first.failure.hint or first.criterion.hint
 
 
 def _mistake(found: Diagnosis) -> tuple[str, str, str]:

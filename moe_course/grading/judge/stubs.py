@@ -17,9 +17,13 @@ class Watched:
     """A subject whose calls are remembered: for each reply that is no exception, the arguments and the reply."""
 
     def __init__(self, subject: Subject):
-        self.subject, self.largest = subject, subject.largest
+        self.subject, self.largest, self.stood_in = subject, subject.largest, subject.stood_in
         self.calls: list[tuple[Any, Any]] = []
         self.raises = False  # whether any line of the learner's code raised an exception
+
+    @property
+    def printed(self) -> str:
+        return self.subject.printed
 
     def run(self, probe: Probe, *args: Any, **kwargs: Any) -> Any:
         """Run a probe and remember it."""

@@ -7,6 +7,7 @@ format, so a test file cannot tell them apart.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +15,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from moe_course.grading.exercises.protocol import ForbiddenImport, Outcome, Raised, plain, raised
+from moe_course.grading.exercises.registry import PART_OF
 from moe_course.grading.worker.clock import Clock
 from moe_course.grading.worker.process import START_SECONDS, SubjectLost, Worker, ask
 from moe_course.grading.worker.sandbox import Limits
 from moe_course.grading.worker.sandboxed import sandboxed
-from moe_course.grading.worker.serve import CELL_SECONDS, answer
+from moe_course.grading.worker.serve import CELL_SECONDS, answer, interrupted_after
+from moe_course.grading.worker.settings import Excerpt
 from moe_course.grading.worker.wire import REPLY, REQUEST, ProtocolError, conforms, decode, encode, hints
 
 Probe = Callable[..., Any]
@@ -31,6 +34,8 @@ ENVIRONMENT = {
     "OSError",
     "MemoryError",
 }  # exceptions, and kinds of them, that hint at the sandbox
+EXERCISE_SECONDS = 120.0  # for all probes of one exercise
+PROBE_SECONDS = 30.0  # for one of them
 MAX_LOST_CELLS = 3  # cells that may end their process before the rest is given up
 
 
@@ -42,10 +47,22 @@ class ProbeFailed(Exception):
         self.error = error
 
 
+class Stopped(KeyboardInterrupt):
+    """The time of a live check is over. Like the stop button's, no probe takes it for the learner's exception."""
+
+
 class Subject(Protocol):
-    """What a grader is handed. `largest`: the most bytes of text and of tensors that a reply may have."""
+    """What a grader is handed.
+
+    largest: the most bytes of text and of tensors that a reply may have; printed: what the code printed when it was
+    asked last, where that is kept; stood_in: the earlier exercises for which a stand-in answered.
+    """
 
     largest: tuple[int, int]
+    stood_in: set[str]
+
+    @property
+    def printed(self) -> str: ...
 
     def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
         """Run a probe beside the learner's code and return its plain reply.
@@ -56,21 +73,56 @@ class Subject(Protocol):
 
 
 class LiveSubject:
-    """The learner's namespace in this very process."""
+    """The learner's namespace in this very process. It has the time that a worker has."""
 
-    def __init__(self, namespace: Mapping[str, Any]):
+    def __init__(self, namespace: Mapping[str, Any], seconds: float = PROBE_SECONDS):
         self.namespace = namespace
         self.largest = REPLY
+        self.seconds = seconds
+        self.stood_in: set[str] = set()
+        self._prints = Excerpt()
+        self._left = EXERCISE_SECONDS
+
+    @property
+    def printed(self) -> str:
+        return str(self._prints)
 
     def run(self, probe: Probe, *args: Any, answers: Answers | None = None, **kwargs: Any) -> Any:
         args, kwargs = decode(encode(plain((args, kwargs)), REQUEST), REQUEST)
         if answers is not None:
             kwargs["ask"] = lambda *question: decode(encode(plain(answers(*decode(encode(plain(question)))))))
         try:
-            reply = decode(answer(0, probe, self.namespace, args, kwargs, self.largest), self.largest)
+            with self._in_time():
+                reply = decode(answer(0, probe, self.namespace, args, kwargs, self.largest), self.largest)
         except ProtocolError as error:
             raise ProbeFailed(raised(error)) from None
-        return _open(reply, 0, probe)
+        value = _open(reply, 0, probe)
+        self.stood_in |= _stand_ins(value)
+        return value
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Stop what takes too long, and keep an excerpt of what it prints."""
+        self._prints = Excerpt()
+        clock = Clock(None)
+        try:
+            with (
+                contextlib.redirect_stdout(self._prints),
+                contextlib.redirect_stderr(self._prints),
+                interrupted_after(max(0.1, min(self.seconds, self._left)), "your code", Stopped),
+            ):
+                yield
+        except Stopped as stopped:
+            raise SubjectLost("timed out", where_stopped(stopped)) from None
+        finally:
+            self._left -= clock.spent()
+
+
+def where_stopped(stop: KeyboardInterrupt) -> str:
+    """Why the learner's code was stopped, and where it was."""
+    told = raised(stop)
+    place = f", in {told.function}, at: {told.line}" if told.line else ""
+    return f"{told.message or 'your code was stopped'}{place}\nDoes a loop in your code ever end?"
 
 
 class WorkerSubject:
@@ -89,7 +141,7 @@ class WorkerSubject:
         limits: Limits | None = None,
         masked: Sequence[str] = (),
         *,
-        seconds: float = 30.0,
+        seconds: float = PROBE_SECONDS,
         cell_seconds: float = CELL_SECONDS,
     ):
         self.cells = list(cells)
@@ -98,6 +150,8 @@ class WorkerSubject:
         self.seconds = seconds
         self.cell_seconds = cell_seconds
         self.largest = REPLY
+        self.printed = ""  # nobody sees it
+        self.stood_in: set[str] = set()
         self.cell_errors: list[Raised | None] = []
         self.lost_cells: dict[int, SubjectLost] = {}
         self._answers = 0  # replies of this exercise in which no exception was reported
@@ -107,7 +161,7 @@ class WorkerSubject:
 
     def allow(self, seconds: float) -> None:
         """From now on, all probes together have this long, until the next call. Running the cells does not count."""
-        self._left, self._answers, self._first = seconds, 0, None
+        self._left, self._answers, self._first, self.stood_in = seconds, 0, None, set()
 
     def doubts(self) -> str:
         """Why a person should look at the exercise judged since the last `allow`, if it lost points, or "".
@@ -217,6 +271,7 @@ class WorkerSubject:
             error = next(_errors(value), None) if probe is not None else None
             self._first = self._first or error
             self._answers += error is None
+            self.stood_in |= _stand_ins(value)
             return value
         except ProbeFailed as failed:
             self._first = self._first or failed.error
@@ -262,6 +317,11 @@ def _open(reply: Any, number: int, probe: Probe | None) -> Any:
     if type(value) is Raised:
         raise ProbeFailed(value)
     return value
+
+
+def _stand_ins(value: Any) -> set[str]:
+    """The earlier exercises for which a stand-in answered, as far as they are any."""
+    return {*value.stood_in} & PART_OF.keys() if isinstance(value, Outcome) else set()
 
 
 def _errors(value: Any) -> Iterator[Raised]:

@@ -12,10 +12,16 @@ from typing import Any
 import torch
 
 from moe_course.grading.exercises.expect import CheckFailed, explained
-from moe_course.grading.exercises.registry import PART_OF
+from moe_course.grading.exercises.registry import PART_OF, label
 from moe_course.grading.exercises.rubric import Criterion, grader_of, points, rubric
 from moe_course.grading.judge import diagnosis
-from moe_course.grading.judge.subject import LiveSubject, ProbeFailed, Subject, SubjectLost
+from moe_course.grading.judge.subject import (
+    LiveSubject,
+    ProbeFailed,
+    Subject,
+    SubjectLost,
+    where_stopped,
+)
 from moe_course.grading.worker.wire import REPLY
 
 
@@ -45,7 +51,9 @@ class Verdict:
     max_score: full marks; undecided: the part of them that hidden criteria decide, which were not tried;
     reason: what a person can do about it, where the criteria do not say; seed: repeats this very run;
     withheld: status and reason come from hidden criteria, so that the learner must not read them;
-    needs: why the instructor should look, because the sandbox may have failed where a notebook does not, or "".
+    needs: why the instructor should look, because the sandbox may have failed where a notebook does not, or "";
+    notes: what the learner should know besides; printed: an excerpt of what the code printed, on the input that the
+    first failure shows or else on the last one, where that was kept.
     """
 
     exercise: str
@@ -60,6 +68,20 @@ class Verdict:
     undecided: float = 0.0
     withheld: bool = False
     needs: str = ""
+    notes: tuple[str, ...] = ()
+    printed: str = ""
+
+    @property
+    def first_failure(self) -> CheckResult | None:
+        """The criterion that the report is about."""
+        return next((result for result in self.checks if result.failure), None)
+
+    def reached(self, result: CheckResult) -> bool:
+        """Whether a criterion was put to the test, and did not fail for the cause of the first failure."""
+        first = self.first_failure
+        if result.failure is None or first is None or first.failure is None or result is first:
+            return True
+        return not first.failure.cause or first.failure.cause != result.failure.cause
 
     @property
     def problem(self) -> str:
@@ -100,12 +122,13 @@ def grade_public(name: str, subject: Subject, seed: int) -> Verdict:
     lines = rubric(name, hidden=False)
     started = time.perf_counter()
     results, status, reason = _try_all(name, lines, subject, seed)
-    found = None
+    printed, found = subject.printed, None
     try:
         if not status and not reason:
             found, reason = _diagnose(name, subject, results)
     except KeyboardInterrupt:
         status = "interrupted"
+    first = next((result.failure for result in results if result.failure), None)
     verdict = Verdict(
         exercise=name,
         status=status,
@@ -116,6 +139,11 @@ def grade_public(name: str, subject: Subject, seed: int) -> Verdict:
         seconds=time.perf_counter() - started,
         reason=reason,
         diagnosis=found,
+        notes=tuple(
+            f"{label(part)} is not written yet: a reference version stood in for it, at no cost to this exercise."
+            for part in sorted(subject.stood_in)
+        ),
+        printed=first.printed if first else printed,
     )
     return _counted(verdict)
 
@@ -189,8 +217,8 @@ def _try_all(
         status, reason = lost.status, lost.reason
         if status == "forbidden":
             results.clear()
-    except KeyboardInterrupt:
-        status = "interrupted"
+    except KeyboardInterrupt as stop:
+        status, reason = "interrupted", where_stopped(stop)
     return results + [CheckResult(line, "not run") for _, line in lines[len(results) :]], status, reason
 
 
@@ -219,21 +247,21 @@ def judged(grader: type[Any], line: Criterion, subject: Subject, rng: torch.Gene
     """Try one criterion. Raises SubjectLost where the subject is gone."""
     try:
         getattr(grader(), f"test_{line.name}")(subject, rng)
-    except CheckFailed as failure:
-        return CheckResult(
-            line, "failed", _detached(_with_the_part_that_is_missing(failure, grader.exercise.name))
-        )
+        return CheckResult(line, "passed")
+    except CheckFailed as failed:
+        failure = _with_the_part_that_is_missing(failed, grader.exercise.name)
     except ProbeFailed as failed:
         raised = CheckFailed(explained(failed.error), error=failed.error)
-        return CheckResult(line, "failed", _with_the_part_that_is_missing(raised, grader.exercise.name))
+        failure = _with_the_part_that_is_missing(raised, grader.exercise.name)
     except SubjectLost:
         raise
     except Exception as error:
         if isinstance(subject, LiveSubject):
             raise
         what = f"{type(error).__name__}: {error}"
-        return CheckResult(line, "failed", Unjudged(f"the grader could not judge this reply ({what[:500]})"))
-    return CheckResult(line, "passed")
+        failure = Unjudged(f"the grader could not judge this reply ({what[:500]})")
+    failure.printed = subject.printed
+    return CheckResult(line, "failed", _detached(failure))
 
 
 def _detached(failure: CheckFailed) -> CheckFailed:

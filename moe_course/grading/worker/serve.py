@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.abc import MetaPathFinder
@@ -50,13 +51,16 @@ class Mask(MetaPathFinder):
 
 
 @contextlib.contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in a cell that runs longer, and again every `AGAIN` seconds until it ends.
+def interrupted_after(
+    seconds: float, what: str = "the cell", error: type[BaseException] = TimeoutError
+) -> Iterator[None]:
+    """Raise `error` in code that runs longer, and again every `AGAIN` seconds until it ends.
 
-    Time in which other processes had the processor does not count. Where the system has no alarms, nothing happens.
-    A submission can evade this; it cannot evade the judge's own deadline.
+    Time in which other processes had the processor does not count. Where there are no alarms (on Windows, and in
+    another thread than the main one), nothing happens. A submission can evade this; it cannot evade the judge's own
+    deadline.
     """
-    if not hasattr(signal, "setitimer"):
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
     clock, limit = Clock(None), seconds
@@ -65,14 +69,16 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         nonlocal limit
         if clock.spent() >= limit:
             limit = clock.spent() + AGAIN
-            raise TimeoutError(f"the cell was stopped after {seconds:g} seconds")
+            raise error(f"{what} was stopped after {seconds:g} seconds")
 
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, *(min(LOOK, seconds),) * 2)
+    before = signal.signal(signal.SIGALRM, look)
+    timer = signal.setitimer(signal.ITIMER_REAL, *(min(LOOK, seconds),) * 2)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def answer(

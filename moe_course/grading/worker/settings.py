@@ -31,6 +31,25 @@ class Nowhere(io.TextIOBase):
         return len(text)
 
 
+class Excerpt(Nowhere):
+    """A stream that keeps the first and the last characters printed to it, however many there are."""
+
+    def __init__(self, each: int = 1500) -> None:
+        self.each, self.size, self.head, self.tail = each, 0, "", ""
+
+    def write(self, text: str) -> int:
+        room = self.each - len(self.head)
+        self.size += len(text)
+        self.head += text[:room]
+        self.tail = (self.tail + text[room:])[-self.each :]
+        return len(text)
+
+    def __str__(self) -> str:
+        left_out = self.size - len(self.head) - len(self.tail)
+        gap = f"\n… {left_out:,} characters left out …\n" if left_out else ""
+        return f"{self.head}{gap}{self.tail}".strip("\n")
+
+
 @contextlib.contextmanager
 def neutral_settings() -> Iterator[None]:
     """Judge on the CPU, in float32, with gradients and without output; afterwards every setting is as it was.

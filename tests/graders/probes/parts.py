@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from moe_course.grading.exercises.protocol import Outcome
@@ -25,35 +26,39 @@ def with_parts(
     """
     module, _, function = probe.partition(":")
     run = getattr(importlib.import_module(module), function)
-    with _at_hand(getattr(namespace.get(name), "__globals__", {}), parts):
-        return run(namespace, *args, **kwargs)
+    with _at_hand(getattr(namespace.get(name), "__globals__", {}), parts) as used:
+        out = run(namespace, *args, **kwargs)
+    return dataclasses.replace(out, stood_in=tuple(sorted(used)))
 
 
-@contextmanager
-def _at_hand(names: dict[str, Any], parts: Mapping[str, str]) -> Iterator[None]:
-    """The parts among the global names of a learner's function; afterwards the names are as they were."""
+@contextlib.contextmanager
+def _at_hand(names: dict[str, Any], parts: Mapping[str, str]) -> Iterator[set[str]]:
+    """The parts among the global names of a learner's function; afterwards the names are as they were.
+
+    Gives the set of the parts for which a stand-in answers; it fills as they are called.
+    """
     before = {part: names[part] for part in parts if part in names}
+    used: set[str] = set()
     for part, source in parts.items():
-        names[part] = _either(before.get(part), source, part)
+        names[part] = _either(before.get(part), source, part, used)
     try:
-        yield
+        yield used
     finally:
         for part in parts:
             names.pop(part, None)
         names.update(before)
 
 
-def _either(own: Callable[..., Any] | None, source: str, part: str) -> Callable[..., Any]:
+def _either(own: Callable[..., Any] | None, source: str, part: str, used: set[str]) -> Callable[..., Any]:
     """The learner's own function, and the stand-in where there is none."""
     made: dict[str, Any] = {}
     exec(source, made)
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
-        if own is None:
-            return made[part](*args, **kwargs)
-        try:
-            return own(*args, **kwargs)
-        except NotImplementedError:
-            return made[part](*args, **kwargs)
+        if own is not None:
+            with contextlib.suppress(NotImplementedError):
+                return own(*args, **kwargs)
+        used.add(part)
+        return made[part](*args, **kwargs)
 
     return chosen
