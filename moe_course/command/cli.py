@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moe_course.command import training
+from moe_course.command import explain, training
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -289,6 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bundle.add_argument("folder", type=Path, metavar="DIR")
 
+    explain.add_command(command)
     training.add_commands(command)
 
     release = command("release", _release, "bring notebooks/ and recorded misconceptions up to date")
