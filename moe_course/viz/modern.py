@@ -47,20 +47,20 @@ def timeline(releases: Iterable[Any]) -> Figure:
     """Published models in the order of their release: experts in a layer, and the width of one in model widths."""
     ordered = list(releases)
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.26 * len(ordered)), sharey=True)
-    counts = [release.config.num_experts for release in ordered]
-    widths = [release.config.d_ff_expert / release.config.d_model for release in ordered]
+    counts = [release.sizes.num_experts for release in ordered]
+    widths = [release.sizes.width for release in ordered]
     for ax, values in ((left, counts), (right, widths)):
         ax.plot(values, range(len(values)), color=FAINT, lw=0.8, ls=":", zorder=0)
         for row, (release, value) in enumerate(zip(ordered, values, strict=True)):
-            fill = ACTIVE if release.config.num_shared else "white"
+            fill = ACTIVE if release.sizes.shared else "white"
             ax.plot(value, row, "o", ms=8, color=ACTIVE, mfc=fill, mew=2)
         ax.set(xscale="log", ylim=(len(ordered) - 0.4, -0.6))
     dots = [left.plot([], [], "o", color=ACTIVE, mfc=fill, mew=2)[0] for fill in (ACTIVE, "white")]
     left.legend(dots, ["with a shared expert", "without"], loc="lower left", fontsize=9)
     left.set_yticks(range(len(ordered)), [f"{release.name}, {release.month}" for release in ordered])
-    left.set(title=f"From {counts[0]} experts to {counts[-1]}", xlabel="experts in a layer")
-    left.set_xticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"], minor=False)
-    title = f"From {widths[0]:.1f} model widths to {widths[-1]:.1f}"
+    left.set(title=f"From {counts[0]} experts to {max(counts)}", xlabel="experts in a layer")
+    left.set_xticks([8, 16, 32, 64, 128, 256, 512], ["8", "16", "32", "64", "128", "256", "512"], minor=False)
+    title = f"From {widths[0]:.1f} model widths to {min(widths):.2g}"
     right.set(title=title, xlabel="width of one expert, in model widths")
     right.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
     for ax in (left, right):

@@ -4,13 +4,14 @@ The sizes are written out again here from the public config.json files, in the n
 that a slip in `moe_course.published` cannot hide behind itself. On the meta device no memory is allocated.
 """
 
+import json
+
 import pytest
-import torch
 
 from moe_course.config import LatentAttention, ModelConfig
 from moe_course.published import MODELS, PRESETS
 from moe_course.systems import activations_per_token, breakdown, flops_per_token, model_params
-from moe_course.systems.timeline import TIMELINE, timeline_table
+from moe_course.systems.timeline import RECORDED, TIMELINE, count, record, timeline_table
 
 transformers = pytest.importorskip("transformers")
 
@@ -109,19 +110,6 @@ EXACT = {  # total, active
 }
 
 
-def count(config, num_experts: int, top_k: int) -> tuple[int, int]:
-    """(total, active) parameters of a `transformers` model; of the experts' parameters top_k/E are active."""
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}  # tied ones come once
-    homes = (".mlp.experts.", ".feed_forward.experts.", ".ffn.experts.")
-    routed = sum(size for name, size in sizes.items() if any(home in name for home in homes))
-    assert bool(routed) == bool(num_experts)
-    total = sum(sizes.values())
-    return total, total - routed + (routed * top_k // num_experts if num_experts else 0)
-
-
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_preset_counts_what_transformers_builds(name):
     ours, theirs = MODELS[name], PUBLIC[name]
@@ -197,8 +185,8 @@ def test_latent_attention_with_odd_sizes(q_rank, num_shared):
 
 
 def test_every_model_of_the_timeline_is_counted_by_a_second_route():
-    """DeepSeekMoE has no class in `transformers`; its published size is checked above."""
-    assert {release.preset for release in TIMELINE} <= PUBLIC.keys() | {"deepseek-moe-16b"}
+    """DeepSeekMoE has no class in `transformers`; its published size is checked above. The others are recorded."""
+    assert {release.model for release in TIMELINE} & MODELS.keys() <= PUBLIC.keys() | {"deepseek-moe-16b"}
     months = [release.month for release in TIMELINE]
     assert months == sorted(months)
 
@@ -209,6 +197,41 @@ def test_the_table_has_a_row_for_each_release():
     assert max(map(len, timeline_table().splitlines())) <= 100
     (v3,) = (row for row in rows if row[0] == "DeepSeek-V3")
     assert v3[1:9] == ["2024-12", "8", "of", "256", "1", "0.29", "671.0B", "37.6B"]
+
+
+def test_the_recorded_models_are_what_the_pinned_classes_build():
+    """`python -m moe_course.systems.timeline` records them."""
+    old, new = json.loads(RECORDED.read_text(encoding="utf-8")), json.loads(record())
+    if old["transformers"] != new["transformers"]:
+        pytest.skip(f"recorded with transformers {old['transformers']}, here is {new['transformers']}")
+    assert new == old
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    [
+        ("gpt-oss-120b", 117, 5.1),
+        ("Qwen3-Next-80B", 80, 3),
+        ("GLM-5", 744, 40),
+        ("DeepSeek-V4-Flash", 284, 13),
+    ],
+)
+def test_the_recorded_models_have_the_size_that_was_announced(name, total, active):
+    """gpt-oss: arXiv 2508.10925, which does not count the input embedding as active, as the others may not."""
+    (release,) = (release for release in TIMELINE if release.name == name)
+    assert round(release.sizes.total / 1e9) == total
+    assert active <= release.sizes.active / 1e9 < 1.35 * active
+
+
+def test_balancing_follows_one_rule():
+    """A coefficient that stands in the default configuration of a class is not "not stated"."""
+    for release in TIMELINE:
+        family = (
+            release.model if release.model not in MODELS else type(PUBLIC.get(release.model)).__name__[:-6]
+        )
+        config = getattr(transformers, f"{family}Config", None)
+        if config is not None and getattr(config(), "router_aux_loss_coef", None):
+            assert release.balancing != "not stated", release.name
 
 
 def test_latent_attention_costs_what_its_products_cost():

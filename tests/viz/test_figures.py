@@ -68,7 +68,7 @@ def figures():
         "gradient_bars": (viz.gradient_bars(torch.tensor([0.2, -0.1]), [0]), "Unchosen"),
         "tiny_symptom": (viz.tiny_symptom({"a": runs, "b": runs}), "b: "),
         "split_symptom": (viz.split_symptom({"a": runs, "b": runs}), "b: 1.0 times the loss of a"),
-        "timeline": (viz.timeline(TIMELINE), "From 8 experts to 384 From 3.5 model widths to 0.3"),
+        "timeline": (viz.timeline(TIMELINE), "From 8 experts to 512 From 3.5 model widths to 0.25"),
         "group_choice": (
             viz.group_choice(torch.rand(6), torch.tensor([0, 2, 4]), torch.tensor([0, 1, 4]), num_groups=3),
             "1 of 3 experts change: 2 groups instead of 3",
