@@ -154,26 +154,28 @@ def loss_by_domain(model: nn.Module, sample: Sample) -> Tensor:
 
 
 @contextmanager
-def silenced(model: nn.Module, layer: int, expert: int) -> Iterator[None]:
-    """Inside, one expert of one MoE layer returns 0. Nothing is rerouted: the gates stay as they were.
+def silenced(model: nn.Module, layer: int, *experts: int) -> Iterator[None]:
+    """Inside, these experts of one MoE layer return 0. Nothing is rerouted: the gates stay as they were.
 
-    Its `w_down` is set to 0, which is exact: SwiGLU has no biases. Afterwards the weights are what they were, to
+    Their `w_down` is set to 0, which is exact: SwiGLU has no biases. Afterwards the weights are what they were, to
     the bit, even if an error is raised inside. Raises ValueError if there is no such layer or expert.
     """
     layers = moe_layers(model)
     if not 0 <= layer < len(layers):
         raise ValueError(f"there is no MoE layer {layer}: the model has {len(layers)}")
     w_down_EFD = layers[layer].w_down
-    if not 0 <= expert < len(w_down_EFD):
-        raise ValueError(f"there is no expert {expert}: the layer has {len(w_down_EFD)}")
-    kept_FD = w_down_EFD[expert].detach().clone()
+    for expert in experts:
+        if not 0 <= expert < len(w_down_EFD):
+            raise ValueError(f"there is no expert {expert}: the layer has {len(w_down_EFD)}")
+    chosen = list(experts)
+    kept = w_down_EFD[chosen].detach().clone()
     try:
         with torch.no_grad():
-            w_down_EFD[expert] = 0
+            w_down_EFD[chosen] = 0
         yield
     finally:
         with torch.no_grad():
-            w_down_EFD[expert] = kept_FD
+            w_down_EFD[chosen] = kept
 
 
 def _chosen_documents(line: Line, most: int) -> list[tuple[int, int, int]]:

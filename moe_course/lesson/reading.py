@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,56 @@ def passage(seen: Routes, window: int, tokenizer: Tokenizer) -> Passage:
     mine_T = seen.window_T == window
     pieces = [tokenizer.pieces[token] for token in seen.token_T[mine_T].tolist()]
     return Passage(pieces, seen.idx_LTK[:, mine_T], seen.weights_LTK[:, mine_T])
+
+
+def answer(
+    token: tuple[float, float],
+    context: tuple[float, float, float],
+    repeats: tuple[tuple[float, float], tuple[float, float]],
+    needed: tuple[int, int],
+) -> str:
+    """What the last section of notebook 08 may say about a model's last layer; each claim follows its number.
+
+    token: the part of the first choice that the token tells, trained and untrained. context: percentage points
+    between domains that the token does not explain, trained, untrained, and with shuffled labels. repeats: rate and
+    chance, trained and untrained. needed: in how many cases a favourite costs more than sets of equal share, of all.
+    """
+    (told, told_before), (left, left_before, left_by_chance) = token, context
+    over, over_before = (rate - chance for rate, chance in repeats)
+    more, cases = needed
+    half = math.sqrt(cases) if cases else 0.0  # twice the standard error of a fair coin's count
+    lines = [
+        f"Tokens: the token tells {told:.0%} of the choice, untrained {told_before:.0%}. "
+        + _compare(
+            told, told_before, 0.05, "Training tied the choice {} to the token.", "closer", "less closely"
+        ),
+        f"Context: {left:.1f} points between domains are left with the token taken off, untrained {left_before:.1f}, "
+        f"with shuffled labels {left_by_chance:.1f}. "
+        + (
+            "The router learned to use the context of a domain."
+            if left > 1.2 * max(left_before, left_by_chance)
+            else "That is no evidence of learned topics."
+        ),
+        f"Neighbours: they share their expert {100 * over:.0f} points more often than by load, "
+        f"untrained {100 * over_before:.0f}. "
+        + _compare(over, over_before, 0.05, "Training made neighbours {} alike.", "more", "less"),
+        f"Need: a favourite costs its domain more than other experts of the same share in {more} of {cases} cases. "
+        + (
+            "Favourites are needed beyond their share."
+            if more - cases / 2 > half
+            else "Favourites are needed less than their share says."
+            if cases / 2 - more > half
+            else "Their share explains it, as far as these cases can tell."
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _compare(now: float, before: float, margin: float, claim: str, up: str, down: str) -> str:
+    """The claim with `up` or `down`, or that nothing changed by more than the margin."""
+    if abs(now - before) <= margin:
+        return "Training changed this little."
+    return claim.format(up if now > before else down)
 
 
 def _kind(piece: bytes) -> str:

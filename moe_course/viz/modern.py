@@ -16,30 +16,57 @@ from moe_course.viz.style import ACTIVE, EXPERT_COLORS, FAINT, INK, expert_color
 _ARMS = ("#0072B2", "#D55E00", "#009E73", FAINT, *EXPERT_COLORS[4:])
 
 
-def split_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
-    """The task loss over training and at its end; {arm: runs over seeds}. Line: median; band and dots: all seeds.
+def split_symptom(runs: Mapping[str, Any], losses: Mapping[str, Sequence[float]]) -> Figure:
+    """One run of each arm over training, {arm: run}, and the final losses of many seeds, {arm: one for each seed}.
 
-    The title compares the last arm with the one before it.
+    A grey line joins the runs of a seed. The right title compares the last arm with the one above it, by seed.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), width_ratios=(1.5, 1))
-    final = {name: [run.final_loss for run in runs] for name, runs in arms.items()}
-    for row, ((name, runs), color) in enumerate(zip(arms.items(), _ARMS, strict=False)):
-        stack = np.stack([np.convolve(run.loss, np.ones(20) / 20, mode="valid") for run in runs])
-        steps = np.arange(stack.shape[1])
-        left.plot(steps, np.median(stack, axis=0), color=color, label=name)
-        left.fill_between(steps, stack.min(axis=0), stack.max(axis=0), color=color, alpha=0.2, lw=0)
-        right.plot(final[name], [row] * len(runs), "o", color=color, alpha=0.8)
-    *_, before, last = arms
-    ratio = np.median(final[last]) / np.median(final[before])
-    left.set(
-        title=f"{last}: {ratio:.1f} times the loss of {before}",
-        xlabel="step",
-        ylabel="cross-entropy, nats",
-        yscale="log",
-    )
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), width_ratios=(1.3, 1))
+    for (name, run), color in zip(runs.items(), _ARMS, strict=False):
+        left.plot(np.convolve(run.loss, np.ones(20) / 20, mode="valid"), color=color, label=name)
+    left.set(title="One seed", xlabel="step", ylabel="cross-entropy, nats", yscale="log")
     left.legend(fontsize=9)
-    right.set(title="", xlabel="final loss, nats", xlim=(0, None), ylim=(len(arms) - 0.5, -0.5))
-    right.set_yticks(range(len(arms)), list(arms))
+    for values in zip(*losses.values(), strict=True):
+        right.plot(values, range(len(values)), color=FAINT, lw=0.7, alpha=0.7, zorder=0)
+    for row, (values, color) in enumerate(zip(losses.values(), _ARMS, strict=False)):
+        right.plot(values, [row] * len(values), "o", color=color, alpha=0.8, ms=5)
+    *_, before, last = losses
+    seeds = len(losses[last])
+    higher = sum(one > two for one, two in zip(losses[last], losses[before], strict=True))
+    where, count = ("Higher", higher) if 2 * higher >= seeds else ("Lower", seeds - higher)
+    right.set(
+        title=f"{where} than above: {count} of {seeds} seeds",
+        xlabel="final loss, nats",
+        xlim=(0, None),
+        ylim=(len(losses) - 0.5, -0.5),
+    )
+    right.set_yticks(range(len(losses)), [name.replace(" and ", "\nand ") for name in losses])
+    return fig
+
+
+def frozen_twins(losses: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Final losses with a router that learns and with its frozen twin, {arm: {"learned": …, "frozen": …}} by seed.
+
+    Each short line is a seed, from the frozen run (open) to the one that learned to route (filled).
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.9 + 0.65 * len(losses)))
+    lower = []
+    for row, ((_, twins), color) in enumerate(zip(losses.items(), _ARMS, strict=False)):
+        pairs = list(zip(twins["learned"], twins["frozen"], strict=True))
+        places = row + np.linspace(-0.32, 0.32, len(pairs))
+        for y, (learned, frozen) in zip(places, pairs, strict=True):
+            ax.plot([frozen, learned], [y, y], color=color, lw=1, alpha=0.6)
+        ax.plot([frozen for _, frozen in pairs], places, "o", color=color, mfc="white", ms=4)
+        ax.plot([learned for learned, _ in pairs], places, "o", color=color, ms=4)
+        lower.append(sum(learned < frozen for learned, frozen in pairs))
+    seeds = len(next(iter(losses.values()))["learned"])
+    ax.set(
+        title=f"Learning to route lowers the loss with {', '.join(map(str, lower))} of {seeds} seeds",
+        xlabel="final loss, nats (open: frozen router; filled: router that learned)",
+        xlim=(0, None),
+        ylim=(len(losses) - 0.5, -0.5),
+    )
+    ax.set_yticks(range(len(losses)), list(losses))
     return fig
 
 

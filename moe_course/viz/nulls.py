@@ -193,6 +193,30 @@ def ablation_checks(share: Tensor, halves: tuple[Tensor, Tensor]) -> Figure:
     return fig
 
 
+def equal_load(points: Sequence[tuple[float, Sequence[float]]]) -> Figure:
+    """Favourites against other sets with the same share: (rise without the favourite, rises without such sets).
+
+    One point for each favourite: across, the mean of its sets, the bar from the least to the greatest of them; up,
+    the favourite. On the diagonal it is needed as much as its share says. All in nats.
+    """
+    fig, ax = plt.subplots(figsize=(5.6, 3.6))
+    more = 0
+    for favourite, sets in points:
+        mean = sum(sets) / len(sets)
+        more += favourite > mean
+        ax.hlines(favourite, min(sets), max(sets), color=FAINT, lw=1)
+        ax.plot(mean, favourite, "o", color=TRAINED, ms=5)
+    values = [0.0, *(f for f, _ in points), *(value for _, sets in points for value in sets)]
+    ax.plot([min(values), max(values)], [min(values), max(values)], color=FAINT, ls=":")
+    ax.set(
+        title=f"The favourite costs more than sets of equal share in {more} of {len(points)}",
+        xlabel="rise of the loss without such a set, nats a token",
+        ylabel="without the favourite",
+    )
+    ax.title.set_fontsize(10)
+    return fig
+
+
 def _rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of all values of two tensors."""
     ranks = torch.stack([_ranks(values.flatten().tolist()) for values in (first, second)])

@@ -15,14 +15,22 @@ from moe_course.viz.style import ink_on
 
 
 def share_tables(tables: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
-    """Tables of rows by experts, {name: share_GE of each row's choices}, in %; the title names the largest gap."""
+    """Tables of rows by experts, {name: share_GE of each row's choices}, in %; the title names the largest gap.
+
+    A row without choices, all 0, stays blank and is no end of a gap.
+    """
+    filled = {
+        name: share_GE.where(share_GE.sum(dim=1, keepdim=True) > 0, math.nan)
+        for name, share_GE in tables.items()
+    }
     fig = _tables(
-        {name: 100 * share_GE for name, share_GE in tables.items()}, rows, cmap="Blues", vmin=0, vmax=70
+        {name: 100 * share_GE for name, share_GE in filled.items()}, rows, cmap="Blues", vmin=0, vmax=70
     )
-    name = max(tables, key=lambda name: float(_gaps(tables[name]).max()))
-    share_GE = tables[name]
+    name = max(filled, key=lambda name: float(_gaps(filled[name]).max()))
+    share_GE = filled[name]
     expert = int(_gaps(share_GE).argmax())
-    high, low = int(share_GE[:, expert].argmax()), int(share_GE[:, expert].argmin())
+    high = int(share_GE[:, expert].nan_to_num(-1).argmax())
+    low = int(share_GE[:, expert].nan_to_num(2).argmin())
     headline(
         fig,
         f"{capital(name)}: expert {expert} takes {share_GE[high, expert]:.0%} of {rows[high]}, "
@@ -34,26 +42,26 @@ def share_tables(tables: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
 def token_accounts(
     shares: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
-    load: Mapping[str, Tensor],
+    before: Mapping[str, float],
     rows: Sequence[str],
 ) -> Figure:
-    """The tables minus what they would be if each token went where the same token goes in all rows together.
+    """Where each row's tokens go, minus where the same tokens go in the other rows, in percentage points.
 
-    shares, expected: {name: share_GE}; load: {name: load_E}. The difference is shown in percentage points; above
-    each panel, as a share of the difference between the rows and the load (sums of absolute values).
+    shares, expected: {name: share_GE}. before: {name: the distance of the rows from the other rows}, 0..1, which
+    each panel's title compares with the distance that is left (half the sum of absolute differences, mean of rows).
     """
-    left = {
-        name: float((shares[name] - expected[name]).abs().sum() / (shares[name] - load[name]).abs().sum())
+    left = {name: float((shares[name] - expected[name]).abs().sum(dim=1).nanmean() / 2) for name in shares}
+    points = {
+        f"{name}: {100 * left[name]:.0f} of {100 * before[name]:.0f} points": 100
+        * (shares[name] - expected[name])
         for name in shares
     }
-    points = {f"{name}: {left[name]:.0%} left": 100 * (shares[name] - expected[name]) for name in shares}
-    most = max(5.0, max(float(table.abs().max()) for table in points.values()))
+    most = max(5.0, max(float(table.nan_to_num(0).abs().max()) for table in points.values()))
     fig = _tables(points, rows, cmap="PuOr", vmin=-most, vmax=most)
-    first, *_, last = left
+    *_, last = left
     headline(
         fig,
-        f"Differences between {rows[0]}, {rows[1]}, … that the token does not explain: "
-        f"{left[first]:.0%} in {first}, {left[last]:.0%} in {last}",
+        f"With the token taken off, {100 * left[last]:.0f} of {100 * before[last]:.0f} points are left in {last}",
     )
     return fig
 
@@ -92,10 +100,11 @@ def ablation_tables(deltas: Mapping[str, Tensor], rows: Sequence[str]) -> Figure
     fig = _tables(thousandths, rows, cmap="PuOr_r", vmin=-most, vmax=most)
     name = max(deltas, key=lambda name: float(deltas[name].max()))
     row, expert = divmod(int(deltas[name].argmax()), deltas[name].shape[1])
-    headline(
-        fig,
-        f"{capital(name)}: without expert {expert}, {rows[row]} lose {deltas[name].max():.3f} nats a token",
-    )
+    most_of = f"{thousandths[name].max():.0f} thousandths of a nat"
+    headline(fig, f"{capital(name)}: without expert {expert}, {rows[row]} lose {most_of}")
+    for ax in fig.axes:
+        if ax.get_xlabel():
+            ax.set_xlabel("expert (cells: thousandths of a nat a token)")
     return fig
 
 
@@ -149,7 +158,7 @@ def _table(ax: Axes, table: Tensor, labels: Tensor, cmap: str, vmin: float, vmax
 
 
 def _gaps(share_GE: Tensor) -> Tensor:
-    return share_GE.max(dim=0).values - share_GE.min(dim=0).values
+    return share_GE.nan_to_num(-1).max(dim=0).values - share_GE.nan_to_num(2).min(dim=0).values
 
 
 def headline(fig: Figure, text: str) -> None:

@@ -12,6 +12,8 @@ from IPython.display import publish_display_data
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from moe_course.viz import legible
+
 # Okabe and Ito 2008, "Color Universal Design", with the yellow last because it is faint on white.
 EXPERT_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 INK, FAINT = "#24292f", "#8c959f"
@@ -66,6 +68,7 @@ def publish(markup: str, text: str) -> None:
 
 def as_html(figure: Figure, alt: str) -> str:
     """The figure as an <img> that holds its own SVG."""
+    legible.demand(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -113,3 +113,36 @@ def test_a_passage_is_one_window_of_the_sample():
     assert b"".join(passage.pieces).decode() == "Köln\n"
     assert torch.equal(passage.idx_LTK, seen.idx_LTK[:, seen.window_T == 4])
     assert torch.equal(passage.weights_LTK, seen.weights_LTK[:, seen.window_T == 4])
+
+
+@pytest.mark.parametrize(
+    ("token", "context", "repeats", "needed", "expected"),
+    [
+        (
+            (0.7, 0.5),
+            (9.0, 4.0, 2.0),
+            (0.3, 0.1),
+            (15, 16),
+            ("closer", "learned to use", "more alike", "beyond"),
+        ),
+        (
+            (0.4, 0.5),
+            (4.0, 4.0, 2.0),
+            (0.1, 0.3),
+            (1, 16),
+            ("less closely", "no evidence", "less alike", "less than"),
+        ),
+        (
+            (0.5, 0.5),
+            (9.0, 4.0, 8.0),
+            (0.1, 0.1),
+            (8, 16),
+            ("little", "no evidence", "little", "explains it"),
+        ),
+        ((0.5, 0.5), (9.0, 4.0, 8.0), (0.1, 0.1), (0, 0), ("little", "no evidence", "little", "explains it")),
+    ],
+)
+def test_the_answer_follows_the_numbers(token, context, repeats, needed, expected):
+    said = reading.answer(token, context, tuple((rate + 0.2, 0.2) for rate in repeats), needed).splitlines()
+    for line, word in zip(said, expected, strict=True):
+        assert word in line

@@ -67,7 +67,16 @@ def figures():
         "load_bars": (viz.load_bars(torch.tensor([0.25, 0.75])), "Expert 1 takes 75%"),
         "gradient_bars": (viz.gradient_bars(torch.tensor([0.2, -0.1]), [0]), "Unchosen"),
         "tiny_symptom": (viz.tiny_symptom({"a": runs, "b": runs}), "b: "),
-        "split_symptom": (viz.split_symptom({"a": runs, "b": runs}), "b: 1.0 times the loss of a"),
+        "split_symptom": (
+            viz.split_symptom(dict(zip("ab", [*runs, *runs], strict=True)), {"a": [1, 2, 3], "b": [2, 1, 4]}),
+            "Higher than above: 2 of 3 seeds",
+        ),
+        "frozen_twins": (
+            viz.frozen_twins(
+                {"a": {"learned": [1, 2], "frozen": [2, 1]}, "b": {"learned": [1, 1], "frozen": [2, 2]}}
+            ),
+            "Learning to route lowers the loss with 1, 2 of 2 seeds",
+        ),
         "timeline": (viz.timeline(TIMELINE), "From 8 experts to 512 From 3.5 model widths to 0.25"),
         "group_choice": (
             viz.group_choice(torch.rand(6), torch.tensor([0, 2, 4]), torch.tensor([0, 1, 4]), num_groups=3),

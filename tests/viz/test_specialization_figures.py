@@ -31,8 +31,7 @@ NULL_R = torch.tensor([0.1, 0.2, 0.3])
 
 
 def made():
-    load = {name: share_GE.mean(dim=0) for name, share_GE in SHARES.items()}
-    expected = {"layer 0": SHARES["layer 0"], "layer 1": load["layer 1"].expand(2, 3)}
+    expected = {"layer 0": SHARES["layer 0"], "layer 1": SHARES["layer 1"].flip(0)}
     bars = {"domain": [(0.1, 0.0), (0.2, 0.0)], "token": [(0.5, 0.1), (0.9, 0.15)]}
     ratio_EE = torch.tensor([[0.0, 2.0, 0.5], [2.0, 0.0, 9.0], [0.5, 9.0, 0.0]])
     enough_EE = torch.tensor([[False, True, True], [True, False, False], [True, False, False]])
@@ -47,8 +46,8 @@ def made():
             "Layer 1: expert 0 takes 60% of names, 10% of code",
         ),
         "token accounts": (
-            viz.token_accounts(SHARES, expected, load, ["code", "names"]),
-            "does not explain: 0% in layer 0, 100% in layer 1",
+            viz.token_accounts(SHARES, expected, {"layer 0": 0.1, "layer 1": 0.6}, ["code", "names"]),
+            "With the token taken off, 50 of 60 points are left in layer 1 Layer 0: 0 of 10 points",
         ),
         "bits": (viz.bits_bars({"trained": bars}), "Trained: token, 0.75 bits above chance"),
         "false alarms": (
@@ -81,11 +80,15 @@ def made():
         "one checkpoint": (viz.saturation_curves([7], [[1.0, 1.0]], 0.25), "by step 7 of 7"),
         "ablation": (
             viz.ablation_tables(deltas, ["code", "names"]),
-            "Layer 1: without expert 1, names lose 0.050 nats a token",
+            "Layer 1: without expert 1, names lose 50 thousandths of a nat",
         ),
         "checks": (
             viz.ablation_checks(torch.tensor([[[0.1, 0.5, 0.2]]]), halves),
             "Both halves: rank correlation -1.00",
+        ),
+        "equal load": (
+            viz.equal_load([(0.3, [0.1, 0.2]), (0.1, [0.1, 0.2]), (0.2, [0.1])]),
+            "The favourite costs more than sets of equal share in 2 of 3",
         ),
     }
 
@@ -115,6 +118,13 @@ def test_every_number_of_a_table_can_be_read():
         "20",
     ]
     assert {text.get_color() for text in texts} <= {"black", "white"}
+
+
+def test_an_empty_row_is_blank_and_no_end_of_a_gap():
+    shares = {"layer 0": torch.cat([SHARES["layer 1"], torch.zeros(1, 3)])}
+    figure = viz.share_tables(shares, ["code", "names", "nobody"])
+    assert "expert 0 takes 60% of names, 10% of code" in words(figure)
+    assert len(figure.axes[0].texts) == 6
 
 
 def test_a_dot_is_filled_only_above_every_shuffle():
