@@ -107,7 +107,7 @@ def answer(
             else "Their share explains it, as far as these cases can tell."
         ),
     ]
-    return "\n".join(lines)
+    return "\n".join(["In the last layer of this model:", *(f"- {line}" for line in lines)])
 
 
 def _compare(now: float, before: float, margin: float, claim: str, up: str, down: str) -> str:

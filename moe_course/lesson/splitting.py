@@ -21,8 +21,8 @@ SEEDS = range(9)
 ARMS = {
     "1 of 4 wide": (4, 1, 0, False),
     "3 of 12 narrow": (12, 3, 0, False),
-    "3 of 12, weights sum to 1": (12, 3, 0, True),
     "2 of 11 and 1 shared": (12, 2, 1, False),
+    "3 of 12, weights sum to 1": (12, 3, 0, True),
 }
 """{name: (experts, experts chosen, experts shared, whether the weights are scaled to sum to 1)}."""
 

@@ -25,6 +25,8 @@ _HOME = {
     "dispatch_winners": "dispatch",
     "gate_explorer": "interact",
     "you_are_the_router": "interact",
+    "moe_layer": "layer",
+    "tiny_model": "layer",
     "tiny_symptom": "thread",
     "label_tables": "thread",
     "split_symptom": "modern",

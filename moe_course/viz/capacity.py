@@ -66,14 +66,14 @@ def capacity_symptom(
     ends = {name: float(np.median([run.final_loss for run in runs])) for name, runs in arms.items()}
     rates, quarter = np.median(by_line[focus], axis=0), len(by_line[focus][0]) // 4
     left.set(
-        title=f"{focus}: final loss {ends[focus]:.2f},\n{first}: {ends[first]:.2f}",
+        title=f"The loss ends at {ends[focus]:.2f} with {focus},\nat {ends[first]:.2f} with {first}",
         xlabel="step",
         ylabel="cross-entropy, nats",
         ylim=(0, None),
     )
     right.set(
-        title=f"{focus}: {rates[:quarter].mean():.0f}% of the first lines,\n"
-        f"{rates[-quarter:].mean():.0f}% of the last dropped",
+        title=f"With {focus}: {rates[:quarter].mean():.0f}% of the first lines\n"
+        f"are dropped, {rates[-quarter:].mean():.0f}% of the last",
         xlabel="line of the batch",
         ylabel="assignments dropped, %",
         ylim=(-2, 100),
@@ -93,14 +93,15 @@ def loss_against_drops(arms: Mapping[str, Sequence[Any]]) -> Figure:
     fig, ax = plt.subplots(figsize=(5.5, 3))
     for (name, runs), color, marker in zip(arms.items(), _ARMS, "osD^", strict=False):
         xs, ys = [100 * run.drop_rate for run in runs], [run.final_loss for run in runs]
-        ax.plot(xs, ys, marker, color=color, label=name)
+        ax.plot(
+            xs, ys, marker, color=color, mfc="none", mew=1.5, label=name
+        )  # hollow: equal runs stay visible
     dots = [(run.drop_rate, run.final_loss) for runs in arms.values() for run in runs]
     r = float(np.corrcoef(np.array(dots).T)[0, 1])
     ax.set(
-        title=f"Loss and drops over {len(dots)} runs: correlation {r:.2f}",
+        title=f"Loss and drops correlate by {r:.2f} over {len(dots)} runs",
         xlabel="assignments dropped, %",
         ylabel="final loss, nats",
-        ylim=(0, 1.1 * max(loss for _, loss in dots)),
     )
     ax.legend(fontsize=9)
     return fig
@@ -115,7 +116,7 @@ def dropped_by(
         _grouped_bars(ax, rates, labels[grouping])
         worst = max(rates, key=lambda fill: max(rates[fill]) - min(rates[fill]))
         low, high = min(rates[worst]), max(rates[worst])
-        ax.set(title=f"{worst}: {low:.0%} to {high:.0%}", xlabel=grouping)
+        ax.set(title=f"{worst} drops {low:.0%} to {high:.0%}", xlabel=grouping)
         ax.title.set_fontsize(10)
         ax.label_outer()
     np.atleast_1d(axes)[0].set_ylabel("assignments dropped, %")
@@ -188,8 +189,8 @@ def leak_table(found: Mapping[str, Mapping[str, bool]]) -> Figure:
         ax.text(column, row, "leaks" if value else "no", ha="center", va="center")
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
-    sums = ", ".join(f"{int(total)} of {len(rows)}" for total in values.sum(0))
-    ax.set(title=f"Layers that leak: {sums}", xlabel="question")
+    sums = ", ".join(str(int(total)) for total in values.sum(0))
+    ax.set(title=f"{sums} of {len(rows)} layers leak", xlabel="question")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return fig

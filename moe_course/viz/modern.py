@@ -21,7 +21,7 @@ def split_symptom(runs: Mapping[str, Any], losses: Mapping[str, Sequence[float]]
 
     A grey line joins the runs of a seed. The right title compares the last arm with the one above it, by seed.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), width_ratios=(1.3, 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), width_ratios=(1.05, 1))
     for (name, run), color in zip(runs.items(), _ARMS, strict=False):
         left.plot(np.convolve(run.loss, np.ones(20) / 20, mode="valid"), color=color, label=name)
     left.set(title="One seed", xlabel="step", ylabel="cross-entropy, nats", yscale="log")
@@ -35,8 +35,8 @@ def split_symptom(runs: Mapping[str, Any], losses: Mapping[str, Sequence[float]]
     higher = sum(one > two for one, two in zip(losses[last], losses[before], strict=True))
     where, count = ("Higher", higher) if 2 * higher >= seeds else ("Lower", seeds - higher)
     right.set(
-        title=f"{where} than above: {count} of {seeds} seeds",
-        xlabel="final loss, nats",
+        title=f"{where} than above: {count} of {seeds}",
+        xlabel=f"final loss of {seeds} seeds, nats",
         xlim=(0, None),
         ylim=(len(losses) - 0.5, -0.5),
     )

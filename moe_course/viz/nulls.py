@@ -126,7 +126,7 @@ def repeat_rates(
         left.plot([chance for _, chance in layers], color=color, ls=":", label=f"{name}, chance Σ p²")
     means = {name: sum(rate for rate, _ in layers) / len(layers) for name, layers in rates.items()}
     left.set(
-        title=capital(", ".join(f"{name} {mean:.0%}" for name, mean in means.items())),
+        title="Same expert: " + ", ".join(f"{name} {mean:.0%}" for name, mean in means.items()),
         xlabel="layer",
         ylabel="neighbours with the same expert",
         xticks=range(len(next(iter(rates.values())))),

@@ -20,36 +20,50 @@ _COLORS = ("#D55E00", "#0072B2", FAINT, *EXPERT_COLORS[4:])
 def tiny_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
     """Task loss and router gradient over training; {arm: runs over seeds}. Line: median; band: all seeds."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
-    for (name, runs), color in zip(arms.items(), _COLORS, strict=False):
-        _band(left, [_smooth(run.loss) for run in runs], color, name)
+    for n, ((name, runs), color) in enumerate(zip(arms.items(), _COLORS, strict=False)):
+        width = 3.0 if n == 0 < len(arms) - 1 else 1.5  # seen also where another arm lies on it
+        _band(left, [_smooth(run.loss) for run in runs], color, name, width)
         if any(any(run.router_gradient) for run in runs):
-            _band(right, [_smooth(run.router_gradient) for run in runs], color, name)
+            _band(right, [_smooth(run.router_gradient) for run in runs], color, name, width)
     first, *others = arms
     title = f"The loss falls to {_final(arms[first]):.2f}"
     if others:
-        title = f"{others[0]}: {_final(arms[others[0]]):.2f}, {first}: {_final(arms[first]):.2f}"
+        title = f"Final loss: {others[0]} {_final(arms[others[0]]):.2f}, {first} {_final(arms[first]):.2f}"
     left.set(title=title, xlabel="step", ylabel="cross-entropy, nats", ylim=(0, None))
     sizes = {name: np.median([np.median(run.router_gradient) for run in runs]) for name, runs in arms.items()}
-    least = min((size for size in sizes.values() if size), default=0)
     right.set(
-        title=f"{least:.0e}: rounding, not learning" if least < 1e-6 else f"A gradient of {least:.0e}",
+        title=_of_gradients({name: float(size) for name, size in sizes.items() if size}),
         xlabel="step",
         ylabel="norm of the router's gradient",
         yscale="log",
         ylim=(1e-10, 1),
     )
     left.legend(fontsize=9)
+    for ax in (left, right):
+        ax.title.set_fontsize(10)
     return fig
+
+
+def _of_gradients(sizes: Mapping[str, float]) -> str:
+    """What the panel of gradients shows: how small the smallest is, and how many are no smaller than rounding."""
+    least = min(sizes.values(), default=0.0)
+    if least >= 1e-6:
+        return f"The router's gradient is about {least:.0e}"
+    learning = [name for name, size in sizes.items() if size >= 1e-6]
+    if not learning:
+        return f"{least:.0e}: rounding, not learning"
+    silent = next(name for name, size in sizes.items() if size == least)
+    return f"{learning[0]} learns ({sizes[learning[0]]:.0e}), {silent} rounds ({least:.0e})"
 
 
 def _final(runs: Sequence[Any]) -> float:
     return float(np.median([run.final_loss for run in runs]))
 
 
-def _band(ax: Axes, curves: Sequence[np.ndarray], color: str, name: str) -> None:
+def _band(ax: Axes, curves: Sequence[np.ndarray], color: str, name: str, width: float = 1.5) -> None:
     stack = np.stack(curves)
     steps = np.arange(stack.shape[1])
-    ax.plot(steps, np.median(stack, axis=0), color=color, label=name)
+    ax.plot(steps, np.median(stack, axis=0), color=color, label=name, lw=width)
     ax.fill_between(steps, stack.min(axis=0), stack.max(axis=0), color=color, alpha=0.2, lw=0)
 
 

@@ -41,20 +41,21 @@ def figures():
     return {
         "symptom": (
             viz.capacity_symptom(RUNS),
-            "factor 1: final loss 1.25, no limit: 0.60 factor 1: 0% of the first lines, 40% of the last dropped",
+            "The loss ends at 1.25 with factor 1, at 0.60 with no limit "
+            "With factor 1: 0% of the first lines are dropped, 40% of the last",
         ),
         "symptom of another": (
             viz.capacity_symptom(RUNS, focus="no limit"),
             "no limit: 0% of the first lines",
         ),
-        "drops": (viz.loss_against_drops(RUNS), "over 4 runs: correlation 0.97"),
+        "drops": (viz.loss_against_drops(RUNS), "correlate by 0.97 over 4 runs"),
         "queues": (
             viz.queues(positions_in_expert(IDX_TK, 4), IDX_TK, 3, 4, title="Choice-major"),
             "Choice-major: 4 of 12 dropped",
         ),
         "dropped_by": (
             viz.dropped_by({"choice": {"a": [0.1, 0.4], "b": [0.2, 0.3]}}, {"choice": ["first", "second"]}),
-            "a: 10% to 40%",
+            "a drops 10% to 40%",
         ),
         "overflow": (
             viz.overflow_curves([1.0, 1.25], measured, {"K = 1": [0.2, 0.05]}, {"K = 1": 0.2}),
@@ -62,7 +63,7 @@ def figures():
         ),
         "leaks": (
             viz.leak_table({"x": {"q": True, "r": False}, "y": {"q": True, "r": True}}),
-            "2 of 2, 1 of 2",
+            "2, 1 of 2 layers leak",
         ),
     }
 

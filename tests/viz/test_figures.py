@@ -66,10 +66,10 @@ def figures():
         ),
         "load_bars": (viz.load_bars(torch.tensor([0.25, 0.75])), "Expert 1 takes 75%"),
         "gradient_bars": (viz.gradient_bars(torch.tensor([0.2, -0.1]), [0]), "Unchosen"),
-        "tiny_symptom": (viz.tiny_symptom({"a": runs, "b": runs}), "b: "),
+        "tiny_symptom": (viz.tiny_symptom({"a": runs, "b": runs}), "Final loss: b "),
         "split_symptom": (
             viz.split_symptom(dict(zip("ab", [*runs, *runs], strict=True)), {"a": [1, 2, 3], "b": [2, 1, 4]}),
-            "Higher than above: 2 of 3 seeds",
+            "Higher than above: 2 of 3",
         ),
         "frozen_twins": (
             viz.frozen_twins(
@@ -222,3 +222,13 @@ def test_the_group_explorer_asks_the_learners_own_function(monkeypatch):
     assert asked == [(4, 4, 3), (4, 3, 3)]
     assert "of 3 experts change" in shown[0][0][0]
     assert "3 open groups" in shown[0][1]
+
+
+def test_the_title_over_the_gradients_names_who_learns():
+    """Once one arm learns, the title no longer says that the panel shows rounding."""
+    silent = [tiny.train(tiny.renormalised_top1, 0, tiny.TinyConfig(steps=25))]
+    learning = [tiny.train(switch_gate, 0, tiny.TinyConfig(steps=25))]
+    assert "rounding, not learning" in titles(viz.tiny_symptom({"old": silent}))[1]
+    said = titles(viz.tiny_symptom({"old": silent, "new": learning}))[1]
+    assert said.startswith("new learns (")
+    assert ", old rounds (" in said

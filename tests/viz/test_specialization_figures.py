@@ -65,7 +65,7 @@ def made():
                 (0, 31),
                 0.125,
             ),
-            "Trained 30%, untrained 50% Mixtral: 20% to 28% in the last",
+            "Same expert: trained 30%, untrained 50% Mixtral: 20% to 28% in the last",
         ),
         "pairs": (
             viz.pair_tables(
