@@ -48,7 +48,7 @@ def bits_bars(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]])
 
 def false_alarms(p_values: Mapping[str, Sequence[float]], level: float = 0.05) -> Figure:
     """Sorted p-values of labels without meaning: a fair test follows the diagonal. {what is shuffled: p-values}"""
-    fig, ax = plt.subplots(figsize=(6.4, 3.4))
+    fig, ax = plt.subplots(figsize=(7, 3.4))
     found = {name: sum(p <= level for p in values) / len(values) for name, values in p_values.items()}
     for (name, values), color in zip(p_values.items(), (UNTRAINED, TRAINED), strict=False):
         n = len(values)
@@ -199,7 +199,7 @@ def equal_load(points: Sequence[tuple[float, Sequence[float]]]) -> Figure:
     One point for each favourite: across, the mean of its sets, the bar from the least to the greatest of them; up,
     the favourite. On the diagonal it is needed as much as its share says. All in nats.
     """
-    fig, ax = plt.subplots(figsize=(5.6, 3.6))
+    fig, ax = plt.subplots(figsize=(6, 3.6))
     more = 0
     for favourite, sets in points:
         mean = sum(sets) / len(sets)
@@ -209,7 +209,7 @@ def equal_load(points: Sequence[tuple[float, Sequence[float]]]) -> Figure:
     values = [0.0, *(f for f, _ in points), *(value for _, sets in points for value in sets)]
     ax.plot([min(values), max(values)], [min(values), max(values)], color=FAINT, ls=":")
     ax.set(
-        title=f"The favourite costs more than sets of equal share in {more} of {len(points)}",
+        title=f"Favourites cost more than equal sets in {more} of {len(points)} cases",
         xlabel="rise of the loss without such a set, nats a token",
         ylabel="without the favourite",
     )

@@ -96,12 +96,13 @@ def pair_tables(ratios: Mapping[str, Tensor], enough: Mapping[str, Tensor]) -> F
 def ablation_tables(deltas: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
     """How much each row's loss rises without an expert, {name: delta_GE} in nats; shown in thousandths of a nat."""
     thousandths = {name: 1000 * delta_GE for name, delta_GE in deltas.items()}
-    most = max(1.0, max(float(table.abs().max()) for table in thousandths.values()))
+    most = max(1.0, max(float(table.nan_to_num(0).abs().max()) for table in thousandths.values()))
     fig = _tables(thousandths, rows, cmap="PuOr_r", vmin=-most, vmax=most)
-    name = max(deltas, key=lambda name: float(deltas[name].max()))
-    row, expert = divmod(int(deltas[name].argmax()), deltas[name].shape[1])
-    most_of = f"{thousandths[name].max():.0f} thousandths of a nat"
-    headline(fig, f"{capital(name)}: without expert {expert}, {rows[row]} lose {most_of}")
+    known = {name: table.nan_to_num(-math.inf) for name, table in thousandths.items()}
+    name = max(known, key=lambda name: float(known[name].max()))
+    row, expert = divmod(int(known[name].argmax()), known[name].shape[1])
+    rise = f"{known[name].max():.0f} thousandths of a nat"
+    headline(fig, f"{capital(name)}: without expert {expert}, the loss of {rows[row]} rises by {rise}")
     for ax in fig.axes:
         if ax.get_xlabel():
             ax.set_xlabel("expert (cells: thousandths of a nat a token)")

@@ -21,7 +21,7 @@ def progress(records: Sequence[Mapping[str, Any]], name: str, steps: int) -> Fig
     """A run so far, from its log: the loss, and below it the load of each MoE layer by step (a band is an expert)."""
     loads_NLE = [record["load_LE"] for record in records if record.get("load_LE")]
     layers = len(loads_NLE[0]) if loads_NLE else 0
-    fig, axes = plt.subplots(1, 1 + layers, figsize=(8, 2.4), width_ratios=[2, *[1] * layers], squeeze=False)
+    fig, axes = plt.subplots(1, 1 + layers, figsize=(8, 2.6), width_ratios=[2, *[1] * layers], squeeze=False)
     ax = axes[0, 0]
     ax.plot([r["step"] for r in records], [r["ce"] for r in records], color=FAINT, lw=1, label="batch")
     held_out = [(r["step"], r["held_out_ce"]) for r in records if "held_out_ce" in r]
@@ -33,8 +33,8 @@ def progress(records: Sequence[Mapping[str, Any]], name: str, steps: int) -> Fig
         xlim=(0, steps),
         xlabel="step",
         ylabel="CE, nats per token",
-        title=f"{name}: {_remaining(records, steps)}",
     )
+    fig.suptitle(f"{name}: {_remaining(records, steps)}", x=0.01, ha="left", fontsize=11, fontweight="bold")
     at = [record["step"] for record in records if record.get("load_LE")]
     for layer in range(layers):
         ax = axes[0, 1 + layer]

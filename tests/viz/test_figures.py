@@ -17,7 +17,7 @@ from moe_course.moe.router import switch_gate, top_k_gate
 from moe_course.published import PRESETS
 from moe_course.systems.accounting import breakdown, model_params, training_memory
 from moe_course.systems.timeline import TIMELINE
-from moe_course.viz import dispatch, interact
+from moe_course.viz import dispatch, interact, layer, legible
 from moe_course.viz.style import EXPERT_COLORS, as_html, ink_on
 
 
@@ -232,3 +232,25 @@ def test_the_title_over_the_gradients_names_who_learns():
     said = titles(viz.tiny_symptom({"old": silent, "new": learning}))[1]
     assert said.startswith("new learns (")
     assert ", old rounds (" in said
+
+
+@pytest.mark.parametrize("part", layer.PARTS)
+def test_a_part_of_the_drawn_layer_is_lit(part):
+    figure = viz.moe_layer(part)
+    assert titles(figure) == [layer.PARTS[part]]
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert ("shared" in words) == (part == "shared")
+    assert words.count("✕") == (part == "capacity")
+    assert {"router", "expert 0", "expert 7", "residual", "Σ"} <= {*words}
+    assert legible.faults(figure) == []
+
+
+def test_a_part_that_is_not_there():
+    with pytest.raises(ValueError, match="no part 'attention'"):
+        viz.moe_layer("attention")
+
+
+def test_the_tiny_model_is_drawn():
+    figure = viz.tiny_model()
+    assert legible.faults(figure) == []
+    assert [t.get_text() for t in figure.axes[0].texts].count("router") == 1

@@ -80,7 +80,7 @@ def made():
         "one checkpoint": (viz.saturation_curves([7], [[1.0, 1.0]], 0.25), "by step 7 of 7"),
         "ablation": (
             viz.ablation_tables(deltas, ["code", "names"]),
-            "Layer 1: without expert 1, names lose 50 thousandths of a nat",
+            "Layer 1: without expert 1, the loss of names rises by 50 thousandths of a nat",
         ),
         "checks": (
             viz.ablation_checks(torch.tensor([[[0.1, 0.5, 0.2]]]), halves),
@@ -88,7 +88,7 @@ def made():
         ),
         "equal load": (
             viz.equal_load([(0.3, [0.1, 0.2]), (0.1, [0.1, 0.2]), (0.2, [0.1])]),
-            "The favourite costs more than sets of equal share in 2 of 3",
+            "Favourites cost more than equal sets in 2 of 3 cases",
         ),
     }
 

@@ -35,15 +35,15 @@ class TestProgress:
         assert [line.get_ydata().tolist() for line in loss.lines] == [[5.0, 4.0], [4.5]]
         assert [title(ax) for ax in loads] == ["load, layer 0", "load, layer 1"]
         assert len(loads[0].collections) == 3
-        assert title(fig.axes[0]) == "moe: step 10 of 20, 5 s to go"
+        assert fig.get_suptitle() == "moe: step 10 of 20, 5 s to go"
 
     def test_a_dense_model_has_no_loads(self):
         fig = training.progress([record(0, 5.0, []), record(19, 4.0, [])], "dense-active", 20)
         assert len(fig.axes) == 1
-        assert title(fig.axes[0]) == "dense-active: done in 10 s"
+        assert fig.get_suptitle() == "dense-active: done in 10 s"
 
     def test_before_the_first_line_of_the_log(self):
-        assert title(training.progress([], "moe", 20).axes[0]) == "moe: starting"
+        assert training.progress([], "moe", 20).get_suptitle() == "moe: starting"
 
 
 class TestCurves:
