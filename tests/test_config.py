@@ -9,7 +9,7 @@ import moe_course
 from moe_course.config import LatentAttention, ModelConfig
 from moe_course.published import MODELS, PRESETS, model
 
-BEYOND = ("latent", "qkv_bias", "shared_gate")  # what notebook 06's models need; exercise 1.5 does without
+BEYOND = ("latent", "qkv_bias", "shared_gate")  # what notebook 06's models need; exercise 1.6 does without
 SIZES = [f.name for f in fields(ModelConfig) if f.name not in ("tied_embeddings", "qk_norm", *BEYOND)]
 LATENT = LatentAttention(q_rank=6, kv_rank=5, nope_dim=3, rope_dim=1, value_dim=2)
 ALWAYS_POSITIVE = ["vocab_size", "d_model", "num_layers", "num_heads", "num_kv_heads", "head_dim"]

@@ -10,6 +10,7 @@ from nbformat import NotebookNode
 from moe_course.grading.exercises.registry import Exercise
 
 Found = Iterator[tuple[str, str]]
+LADDER = ("A nudge", "Pseudocode", "The solution")  # other rungs may stand between these
 TELLING = 25  # characters from which on a line of an answer gives it away
 
 
@@ -69,7 +70,7 @@ def _markers(notebook: NotebookNode, solutions: set[str]) -> Found:
 
 
 def surroundings(notebook: NotebookNode, exercises: Sequence[Exercise]) -> Found:
-    """Above each exercise is a header with number, name, stars and minutes; before the next heading there is help."""
+    """Above each exercise: a header with number, name, stars and minutes. Before the next heading: a help ladder."""
     ids = [cell.id for cell in notebook.cells]
     for exercise in exercises:
         if exercise.name not in ids:
@@ -84,8 +85,12 @@ def surroundings(notebook: NotebookNode, exercises: Sequence[Exercise]) -> Found
                 yield exercise.name, f"its header does not say its {what}"
         behind = [i for i in range(place, len(ids)) if _is_heading(notebook.cells[i])]
         near = notebook.cells[headers[-1] : behind[0] if behind else None]
-        if not any("<details" in cell.source for cell in near):
-            yield exercise.name, "no folded help (<details>) near it"
+        rungs = [name for cell in near for name in re.findall(r"<summary>(.*?)</summary>", cell.source)]
+        if [name for name in rungs if name in LADDER] != [*LADDER]:
+            yield (
+                exercise.name,
+                f"its folded help is no ladder of {', '.join(LADDER)}, but {', '.join(rungs) or 'none'}",
+            )
 
 
 def _heads(cell: NotebookNode, exercise: Exercise) -> bool:

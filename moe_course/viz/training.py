@@ -67,7 +67,7 @@ def training_curves(results: Sequence[Result]) -> Figure:
     axes[0].set_ylabel("held-out CE, nats per token")
     handles = [plt.Line2D([], [], color=colors[name], label=name) for name in names]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
-    fig.suptitle(_ranking(results), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    fig.suptitle(_ranking(results), x=0.01, ha="left", fontsize=11, fontweight="bold", wrap=True)
     return fig
 
 

@@ -1,5 +1,8 @@
 """The rules of a notebook: one notebook that keeps them all, and for each rule a change that breaks it."""
 
+import re
+from pathlib import Path
+
 import nbformat
 import pytest
 from synthetic import answer, check, code, text, write
@@ -9,12 +12,15 @@ from moe_course.authoring import promises, rules
 from moe_course.authoring.rules import figure_functions, release_problems, source_problems
 from moe_course.grading.exercises.registry import Exercise
 
+ROOT = Path(__file__).resolve().parents[2]
 EXERCISES = (
     Exercise("9.1", "09_topic", "moe_course.moe.router", ("pack",)),
     Exercise("9.2", "09_topic", "moe_course.moe.router", ("fold", "unfold")),
 )
 POINTS = {"pack": 3.0, "fold": 5.0}
 CLOSING = "\n## Recap\n\n## What not to conclude\n\n## Going deeper\n\n## References"
+RUNGS = {"A nudge": "Which axis?", "Pseudocode": "count, then sum", "The solution": "`pack`"}
+LADDER = "".join(f"<details><summary>{rung}</summary>{help}</details>" for rung, help in RUNGS.items())
 FIGURE = 'show(load_bars([1, 2]), alt="Two bars: the second is twice as high.")'
 
 
@@ -25,11 +31,11 @@ def good_cells():
         text("header-pack", "### Exercise 9.1 · `pack` ★☆☆ 5 min"),
         answer("pack"),
         check("pack", 3),
-        text("help-pack", "<details><summary>A nudge</summary>" + "word " * 300 + "</details>"),
+        text("help-pack", LADDER.replace("Which axis?", "word " * 300)),
         text("header-fold", "### Exercise 9.2 · `fold` ★★☆ 10 minutes"),
         answer("fold"),
         check("fold", 5, "check(fold, unfold)"),
-        text("help-fold", "<details><summary>A nudge</summary>Which axis?</details>"),
+        text("help-fold", LADDER),
         code("load-figure", FIGURE),
         text("end", CLOSING),
     ]
@@ -134,7 +140,12 @@ BREAKS = {
     "no stars": (put("header-pack", "### 9.1 `pack` 5 min"), "pack", "its header does not say its stars"),
     "no exercise minutes": (put("header-pack", "### 9.1 `pack` ★"), "pack", "its header does not say its minutes"),
     "wrong number": (put("header-fold", "### 9.3 `fold` ★ 5 min"), "fold", "no header with 9.2 and fold"),
-    "no help": (put("help-fold", "Think."), "fold", "no folded help"),
+    "no help": (put("help-fold", "Think."), "fold", "no ladder of A nudge, Pseudocode, The solution, but none"),
+    "a missing rung": (
+        put("help-fold", LADDER.replace("<summary>Pseudocode", "<summary>Why?")),
+        "fold",
+        "but A nudge, Why?, The solution",
+    ),
 }  # fmt: skip
 
 
@@ -251,3 +262,18 @@ def test_promises_are_kept(promise, wrong):
         for name, source in (BOOKS | {"01_one": promise}).items()
     }
     assert [found for _, _, found in promises.broken(books)] == wrong
+
+
+def test_the_last_rung_leads_somewhere_without_the_solutions():
+    """The student bundle has no solutions/: the library's version is named, and it is where the rung says."""
+    for path in sorted((ROOT / "solutions").glob("*/*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for rung in re.findall(
+                r"<summary>The solution</summary>\s*(.*?)\s*</details>", cell.source, re.DOTALL
+            ):
+                named = re.match(r"`(\w+)` in `(moe_course/[\w/]+\.py)`", rung)
+                assert named, (path.stem, cell.id, rung)
+                name, home = named.groups()
+                assert re.search(
+                    rf"^(def|class) {name}\b", (ROOT / home).read_text(encoding="utf-8"), re.MULTILINE
+                ), rung
