@@ -49,6 +49,13 @@ def add_commands(command: Adder) -> None:
     train.add_argument("--device", metavar="NAME", help="default: CUDA if there is a GPU, else the CPU")
     train.add_argument("--compile", action="store_true", help="use torch.compile")
     train.add_argument("--accumulate", type=int, metavar="N", help="pieces of a batch; default: the preset's")
+    train.add_argument(
+        "--expert-parallel",
+        type=int,
+        default=1,
+        metavar="R",
+        help="R processes share a model's experts (torchrun)",
+    )
     train.epilog = "On several GPUs: torchrun --nproc-per-node N -m moe_course train …  (see docs/gpu.md)"
 
     sample = command("sample", _sample, "let a trained model write")
@@ -99,6 +106,8 @@ def _train(args: argparse.Namespace) -> int:
     if args.preset not in PRESETS:
         raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
     device = parallel.start(args.device)
+    if args.expert_parallel != 1 and args.samples is not None:
+        raise ValueError("--samples writes with one process, and --expert-parallel leaves none a whole model")
     _need_gpu(args.preset, args.device, device)
     parallel.from_first(lambda: _check_folder(args.out, args.resume))
     watches = []
@@ -132,7 +141,9 @@ def _train(args: argparse.Namespace) -> int:
         if forecast.epochs(chosen, text) > forecast.MOST_EPOCHS:
             print(forecast.too_often(chosen, text), file=sys.stderr)
     watch = watching.together(watches)
-    result = trial.run_recipe(chosen, args.out, args.resume, device, watch=watch, text=text)
+    result = trial.run_recipe(
+        chosen, args.out, args.resume, device, watch=watch, text=text, expert_parallel=args.expert_parallel
+    )
     if first:
         print(trial.table([result]))
     parallel.stop()

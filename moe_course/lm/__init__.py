@@ -1,8 +1,8 @@
 """The small language model, in four rooms: corpus, model, training and experiment.
 
-It may import `moe`, `hardware`, `config` and `shapes`; each room says in its own `__init__.py` which other rooms it
-may import. Begin with `training/trainer.py`, or with `experiment/trial.py`, which uses all rooms. Names load on first
-use: importing this package loads no other module of it.
+It may import `systems`, `moe`, `hardware`, `config` and `shapes`; each room says in its own `__init__.py` which other
+rooms it may import. Begin with `training/trainer.py`, or with `experiment/trial.py`, which uses all rooms. Names load
+on first use: importing this package loads no other module of it.
 """
 
 from moe_course.lazy import lazy_exports

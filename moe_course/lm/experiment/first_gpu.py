@@ -249,7 +249,8 @@ def seconds(of: Session, found: Mapping[str, Any]) -> dict[str, Any]:
     evaluate(model, held_out, of.chosen.plan.bf16)
     evaluated = time.perf_counter()
     with tempfile.TemporaryDirectory() as work:
-        run_folder.save(Path(work), model, optimizer, of.chosen.plan, run_folder.Start(), must=True)
+        states = model.state_dict(), optimizer.state_dict()
+        run_folder.save(Path(work), model.config, states, of.chosen.plan, run_folder.Start(), must=True)
         saved = time.perf_counter()
         size = (Path(work) / run_folder.CHECKPOINT).stat().st_size
     return {"evaluation": evaluated - began, "checkpoint": saved - evaluated, "checkpoint bytes": size}

@@ -100,12 +100,13 @@ def run_recipe(
     watch: Watch | None = None,
     progress: bool = True,
     text: Text | None = None,
+    expert_parallel: int = 1,
 ) -> dict[str, Any]:
     """Train the model of a recipe in `folder`, measure it on the test split, and return what `result.json` holds.
 
-    moe_layer: as in `Transformer`. watch: as in `train`. text: the recipe's corpus and tokenizer, if they
-    are loaded already. Raises ValueError if the vocabularies of recipe and tokenizer differ, and if the run in the
-    folder has another recipe or text; FileExistsError as `train` does.
+    moe_layer: as in `Transformer`. watch, expert_parallel: as in `train`. text: the recipe's corpus and
+    tokenizer, if they are loaded already. Raises ValueError if the vocabularies of recipe and tokenizer differ, and
+    if the run in the folder has another recipe or text; FileExistsError as `train` does.
     """
     text = text or Text.of(recipe.data, recipe.level, recipe.model.vocab_size, recipe.tokens)
     if text.tokenizer.vocab_size != recipe.model.vocab_size:
@@ -122,7 +123,7 @@ def run_recipe(
         TOKENIZER: text.tokenizer.to_json(),
     }
     batch, held_out = text.batch(recipe), text.held_out(recipe)
-    train(model, recipe.plan, batch, folder, held_out, resume, progress, watch, papers)
+    train(model, recipe.plan, batch, folder, held_out, resume, progress, watch, papers, expert_parallel)
     result = measure(model, recipe, text) | {"curve": parallel.from_first(lambda: curve(folder))}
     if parallel.rank_and_size()[0] == 0:
         files.write(folder / RESULT, _json(result))

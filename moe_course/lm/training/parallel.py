@@ -82,9 +82,10 @@ def share(tokens_BS1: Tensor, pieces: int) -> tuple[Tensor, ...]:
     return tokens_BS1.chunk(size)[rank].chunk(own)
 
 
-def together(model: nn.Module) -> nn.Module:
+def together(model: nn.Module, own: Sequence[str] = ()) -> nn.Module:
     """The model with the parameters of the first process, and gradients that are means over all processes.
 
+    own: the names of parameters that each process has for itself, and whose gradients stay as they are.
     PyTorch's DistributedDataParallel sends gradients in buckets, in one order everywhere, while the rest of the
     backward pass is still computed.
     """
@@ -92,6 +93,7 @@ def together(model: nn.Module) -> nn.Module:
         return model
     # The name of the option in torch 2.13, and in older ones: no buffer is sent in a forward pass, all move alike.
     named = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(own))
     options: dict[str, Any] = {"forward_sync_buffers" if named else "broadcast_buffers": False}
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 

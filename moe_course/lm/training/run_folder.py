@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from moe_course import files
 from moe_course.jsonl import Log
@@ -113,21 +114,24 @@ def write_papers(folder: Path, papers: Mapping[str, str]) -> dict[str, str]:
 
 def save(
     folder: Path,
-    model: Transformer,
-    optimizer: Optimizer,
+    config: LMConfig,
+    states: tuple[dict[str, Tensor], dict[str, Any]],
     plan: TrainConfig,
     start: Start,
     must: bool,
 ) -> None:
-    """Write a checkpoint from which `start` goes on. If the disk does not take it, raise if it `must`, else warn."""
+    """Write a checkpoint from which `start` goes on: the states of model and optimizer, whole ones.
+
+    If the disk does not take it, raise if it `must`, else warn.
+    """
     state = {
         "step": start.step,
         "spent": start.spent,
         "papers": dict(start.papers),
-        "config": model.config.to_dict(),
+        "config": config.to_dict(),
         "plan": dataclasses.asdict(plan),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": states[0],
+        "optimizer": states[1],
     }
     try:
         checkpoint.save(folder / CHECKPOINT, state)

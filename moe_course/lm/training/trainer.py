@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,9 @@ from moe_course.lm.training.step import (
 from moe_course.moe.layer import MoELayer
 from moe_course.progress import Progress
 
+if TYPE_CHECKING:
+    from moe_course.lm.training.experts_apart import ExpertsApart
+
 Batch = Callable[[int], Tensor]
 Watch = Callable[[dict[str, Any], Transformer], None]
 
@@ -55,6 +58,7 @@ def train(
     progress: bool = True,
     watch: Watch | None = None,
     papers: Mapping[str, str] | None = None,
+    expert_parallel: int = 1,
 ) -> None:
     """Train `model` in place, on the device where it is, and leave it at its last step.
 
@@ -62,7 +66,8 @@ def train(
     batches tokens_BS1 to evaluate on. folder: the folder to write to, the same for all processes. resume: go on
     from its checkpoint, if there is one. progress: show on stderr how far it is. watch(record, model): called after
     each line of the log. papers: texts by file name that say what the run is; written when the first step has
-    succeeded, checked when the run is resumed.
+    succeeded, checked when the run is resumed. expert_parallel: so many processes share the experts of a model
+    (`experts_apart`), as long as it trains; `watch` must not run the model then, for only the first process calls it.
 
     When it is interrupted (Ctrl-C, the stop button, SIGTERM), it ends the step, saves a checkpoint, and raises
     KeyboardInterrupt; a second interrupt takes effect at once. Of several processes all stop after the same step,
@@ -77,9 +82,12 @@ def train(
         parallel.need_same("plan", plan)
         start = run_folder.begin(folder, model, optimizer, plan, resume)
         digests = start.papers
-        shared = parallel.together(model)
+        apart = _apart(model, expert_parallel)
+        optimizer = apart.optimizer(optimizer, plan) if apart else optimizer
+        own = apart.expert_names if apart else []
+        shared = parallel.together(model, own)
         compute: Any = torch.compile(shared) if plan.compile else shared
-        parallel.need_same("state", _fingerprint(model, start.step, batch))
+        parallel.need_same("state", _fingerprint(model, start.step, batch, own))
         model.train()
 
         clock, log = Clock(*start.spent), Log(folder / LOG)
@@ -91,8 +99,12 @@ def train(
                 tokens_BS1 = batch(step)
                 torch.manual_seed(_seed(plan.seed, step))
                 rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
-                numbers, counts_LE, stop = update(compute, optimizer, tokens_BS1, plan, rate, interrupted)
+                numbers, counts_LE, stop = update(
+                    compute, optimizer, tokens_BS1, plan, rate, interrupted, apart
+                )
                 clock.stop(tokens_BS1[:, 1:].numel())
+                if apart and not _finite(numbers):
+                    apart.join()
                 _stop_unless_finite(numbers, step, folder)
                 shown.add(note=f"loss {numbers['ce']:.4f}")
                 if first and step == 0:
@@ -114,12 +126,24 @@ def train(
                     log.append(record)
                     if watch is not None:
                         watch(record, model)
-                if first and (saves or stop):
+                if saves or stop:
                     reached = run_folder.Start(step + 1, clock.spent, digests)
-                    run_folder.save(folder, model, optimizer, plan, reached, must=last or stop)
+                    states = apart.whole(optimizer) if apart else (model.state_dict(), optimizer.state_dict())
+                    if first:
+                        run_folder.save(folder, model.config, states, plan, reached, must=last or stop)
+                if apart and (last or stop):
+                    apart.join()
                 if stop and not last:
                     parallel.wait()  # who ends first makes torchrun end the others: not before all is saved
                     raise KeyboardInterrupt(f"stopped after step {step}; resume goes on from there")
+
+
+def _apart(model: nn.Module, expert_parallel: int) -> ExpertsApart | None:
+    if expert_parallel == 1:
+        return None
+    from moe_course.lm.training.experts_apart import ExpertsApart
+
+    return ExpertsApart(model, expert_parallel)
 
 
 class Updated(NamedTuple):
@@ -137,10 +161,12 @@ def update(
     plan: TrainConfig,
     rate: float,
     interrupted: Callable[[], bool] = lambda: False,
+    apart: ExpertsApart | None = None,
 ) -> Updated:
     """One step on one batch. If a number is not finite, the weights do not change.
 
-    interrupted(): whether this process was asked to stop; asked once, and all processes get the same answer.
+    apart: where the model's experts are, unless they are here. interrupted(): whether this process was asked to stop;
+    asked once, and all processes get the same answer.
     """
     device = next(model.parameters()).device
     autocast = _autocast(device, plan.bf16)
@@ -148,9 +174,9 @@ def update(
 
     optimizer.zero_grad()
     result = accumulate_gradients(model, pieces, plan.lb_weight, plan.z_weight, autocast)
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+    grad_norm = apart.clip(plan.clip) if apart else nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
     numbers, stop = _read(result, grad_norm, interrupted())
-    if all(math.isfinite(value) for value in numbers.values()):
+    if _finite(numbers):
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("relative", 1.0)
         optimizer.step()
@@ -158,6 +184,10 @@ def update(
             if layer.config.bias_rate:
                 layer.update_bias(counts_E)
     return Updated(numbers, result.counts_LE, stop)
+
+
+def _finite(numbers: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, numbers.values()))
 
 
 def evaluate(model: nn.Module, batches: Sequence[Tensor], bf16: bool = False, shared: bool = False) -> float:
@@ -170,9 +200,15 @@ def evaluate(model: nn.Module, batches: Sequence[Tensor], bf16: bool = False, sh
     rank, size = parallel.rank_and_size() if shared else (0, 1)
     nats, tokens = 0.0, 0
     with evaluating(model), _autocast(device, bf16):
-        for tokens_BS1 in batches[rank::size]:
+        own = batches[rank::size]
+        for number in range(
+            -(-len(batches) // size)
+        ):  # as often on every process: experts may be on another one
+            tokens_BS1 = own[number] if number < len(own) else batches[0]
             targets_BS = tokens_BS1[:, 1:].to(device)
             logits_BSV, _ = model(tokens_BS1[:, :-1].to(device))
+            if number == len(own):
+                break
             nats += cross_entropy(logits_BSV, targets_BS).item() * targets_BS.numel()
             tokens += targets_BS.numel()
     if size > 1:
@@ -264,12 +300,16 @@ def _read(result: BatchStatistics, grad_norm: Tensor, stop: bool) -> tuple[dict[
     return dict(zip(names, [*values, norm], strict=True)), stops > 0
 
 
-def _fingerprint(model: nn.Module, step: int, batch: Batch) -> tuple[int, str] | None:
-    """What processes must have in common: the step, and a digest of the weights and of the step's batch."""
+def _fingerprint(model: nn.Module, step: int, batch: Batch, own: Sequence[str]) -> tuple[int, str] | None:
+    """What processes must have in common: the step, and a digest of the weights and of the step's batch.
+
+    own: the weights that each process has for itself.
+    """
     if parallel.rank_and_size()[1] == 1:
         return None
     digest = hashlib.sha256()
-    for tensor in (*model.state_dict().values(), batch(step)):
+    common = [value for name, value in model.state_dict().items() if name not in own]
+    for tensor in (*common, batch(step)):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return step, digest.hexdigest()
 
