@@ -40,7 +40,7 @@ def tiny_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
     )
     left.legend(fontsize=9)
     for ax in (left, right):
-        ax.title.set_fontsize(10)
+        ax.title.set_fontsize(9.5)
     return fig
 
 
@@ -53,7 +53,7 @@ def _of_gradients(sizes: Mapping[str, float]) -> str:
     if not learning:
         return f"{least:.0e}: rounding, not learning"
     silent = next(name for name, size in sizes.items() if size == least)
-    return f"{learning[0]} learns ({sizes[learning[0]]:.0e}), {silent} rounds ({least:.0e})"
+    return f"{learning[0]} learns, {silent} only rounds"
 
 
 def _final(runs: Sequence[Any]) -> float:
