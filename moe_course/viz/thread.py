@@ -45,15 +45,16 @@ def tiny_symptom(arms: Mapping[str, Sequence[Any]]) -> Figure:
 
 
 def _of_gradients(sizes: Mapping[str, float]) -> str:
-    """What the panel of gradients shows: how small the smallest is, and how many are no smaller than rounding."""
+    """What the panel of gradients shows: how small the smallest is, or whose are larger than rounding."""
     least = min(sizes.values(), default=0.0)
     if least >= 1e-6:
         return f"The router's gradient is about {least:.0e}"
     learning = [name for name, size in sizes.items() if size >= 1e-6]
     if not learning:
         return f"{least:.0e}: rounding, not learning"
-    silent = next(name for name, size in sizes.items() if size == least)
-    return f"{learning[0]} learns, {silent} only rounds"
+    if len(learning) == 1:
+        return f"Only the router of {learning[0]} learns"
+    return f"{len(learning)} of {len(sizes)} routers learn"
 
 
 def _final(runs: Sequence[Any]) -> float:

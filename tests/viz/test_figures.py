@@ -230,7 +230,7 @@ def test_the_title_over_the_gradients_names_who_learns():
     learning = [tiny.train(switch_gate, 0, tiny.TinyConfig(steps=25))]
     assert "rounding, not learning" in titles(viz.tiny_symptom({"old": silent}))[1]
     figure = viz.tiny_symptom({"renormalised": silent, "switch": learning})
-    assert titles(figure)[1] == "switch learns, renormalised only rounds"
+    assert titles(figure)[1] == "Only the router of switch learns"
     assert legible.faults(figure) == []
 
 
