@@ -15,7 +15,8 @@ from pathlib import Path
 from moe_course.grading.exercises.registry import EXERCISES, find
 from moe_course.grading.judge.subject import EXERCISE_SECONDS, SubjectLost, WorkerSubject
 from moe_course.grading.judge.verdict import Verdict, grade_hidden, grade_public, without_running
-from moe_course.grading.submission.attempts import Submission, read
+from moe_course.grading.submission.attempts import Submission
+from moe_course.grading.submission.intake import read_mended
 from moe_course.grading.worker.sandbox import Limits, masked_modules
 
 
@@ -81,15 +82,24 @@ def _grade_all(
 ) -> list[Verdict]:
     verdicts = []
     for notebook, group in groupby(names, key=lambda name: EXERCISES[name].notebook):
-        with WorkerSubject(submission.cells, limits, masked_modules(notebook)) as worker:
-            public = [_grade_public(submission, name, worker, seed) for name in group]
-            verdicts += [_grade_hidden(verdict, worker) for verdict in public]
+        here, masked = list(group), masked_modules(notebook)
+        pauses = [after for name in here if (after := submission.checked_after(name)) is not None]
+        with WorkerSubject(submission.cells, limits, masked, pauses=pauses) as worker:
+            public = [_grade_public(submission, name, worker, seed) for name in here]
+            verdicts += [_grade_hidden(verdict, worker, after) for verdict, after in public]
     return verdicts
 
 
-def _grade_public(submission: Submission, name: str, worker: WorkerSubject, seed: int) -> Verdict:
+def _grade_public(
+    submission: Submission, name: str, worker: WorkerSubject, seed: int
+) -> tuple[Verdict, int | None]:
+    """The verdict, and after how many cells the notebook stood when it was given (None: at its end).
+
+    Where that makes a difference, an exercise is judged as it was at its check; else, if it fails there, as it is at
+    the end, which is what the learner's kernel holds after a session.
+    """
     if submission.untouched(name):
-        return without_running(name, "not attempted")
+        return without_running(name, "not attempted"), None
     own = [submission.definitions[part] for part in EXERCISES[name].parts if part in submission.definitions]
     try:
         lost = worker.loss_of(own)
@@ -97,24 +107,32 @@ def _grade_public(submission: Submission, name: str, worker: WorkerSubject, seed
         lost = failure
     if lost:
         needs = f"the cell of the answer {lost.status} here ({lost.reason}): does it in a notebook?"
-        return replace(without_running(name, lost.status, lost.reason), needs=needs)
-    worker.allow(EXERCISE_SECONDS)
+        return replace(without_running(name, lost.status, lost.reason), needs=needs), None
+    after = submission.checked_after(name)
+    worker.allow(EXERCISE_SECONDS, after)
     verdict = grade_public(name, worker, seed)
-    return verdict if verdict.status == "passed" else replace(verdict, needs=worker.doubts())
+    if verdict.status == "passed":
+        return verdict, after
+    failed = replace(verdict, needs=worker.doubts())
+    if after is not None:
+        worker.allow(EXERCISE_SECONDS)
+        if (verdict := grade_public(name, worker, seed)).status == "passed":
+            return verdict, None
+    return failed, after
 
 
-def _grade_hidden(public: Verdict, worker: WorkerSubject) -> Verdict:
+def _grade_hidden(public: Verdict, worker: WorkerSubject, after: int | None) -> Verdict:
     """After all public criteria of the notebook: from here on nothing that the code says reaches the learner."""
     if public.status == "not attempted":
         return public
-    worker.allow(EXERCISE_SECONDS)
+    worker.allow(EXERCISE_SECONDS, after)
     return grade_hidden(public, worker)
 
 
 def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[Verdict] | str]:
     """The verdicts on one file, or the reason why it cannot be graded."""
     try:
-        submission = read(path)
+        submission, repairs = read_mended(path)
     except ValueError as error:
         return path, str(error)
     names = submission.exercises
@@ -122,7 +140,9 @@ def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[
         names = tuple(name for name in names if name == find(exercise).name)
     if not names:
         return path, f"{path}: defines {'no exercise' if exercise is None else f'no {exercise}'}"
-    return path, grade_submission(submission, names, seed)
+    first, *others = grade_submission(submission, names, seed)
+    told = tuple(f"The file was repaired before it was checked: {note}." for note in repairs)
+    return path, [replace(first, notes=(*first.notes, *told)), *others]
 
 
 def check_files(

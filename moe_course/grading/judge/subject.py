@@ -130,7 +130,8 @@ class WorkerSubject:
 
     After a crash or a timeout the next `run` starts a fresh process with the same cells. A cell that ended its
     process is not run again: its names say why they are not there. With `limits` the process is sandboxed. Importing
-    one of the `masked` modules makes an exercise "forbidden".
+    one of the `masked` modules makes an exercise "forbidden". After each number of cells in `pauses` the names are
+    remembered, so that an exercise can be asked for as it was there.
 
     cell_errors: for each cell its first error, or None; lost_cells: the cells that ended a process, by their place.
     """
@@ -141,12 +142,14 @@ class WorkerSubject:
         limits: Limits | None = None,
         masked: Sequence[str] = (),
         *,
+        pauses: Iterable[int] = (),
         seconds: float = PROBE_SECONDS,
         cell_seconds: float = CELL_SECONDS,
     ):
         self.cells = list(cells)
         self.limits = limits
         self.masked = list(masked)
+        self.pauses = frozenset(pauses)
         self.seconds = seconds
         self.cell_seconds = cell_seconds
         self.largest = REPLY
@@ -158,9 +161,14 @@ class WorkerSubject:
         self._first: Raised | None = None  # the first exception that one reported
         self._worker: Worker | None = None
         self._left = math.inf
+        self._after: int | None = None
 
-    def allow(self, seconds: float) -> None:
-        """From now on, all probes together have this long, until the next call. Running the cells does not count."""
+    def allow(self, seconds: float, after: int | None = None) -> None:
+        """From now on, all probes together have this long, until the next call. Running the cells does not count.
+
+        after: one of the `pauses`; the probes meet the names as they were there.
+        """
+        self._after = after
         self._left, self._answers, self._first, self.stood_in = seconds, 0, None, set()
 
     def doubts(self) -> str:
@@ -196,6 +204,8 @@ class WorkerSubject:
         }
         if answers is not None:
             message["asks"] = True
+        if self._after is not None:
+            message["after"] = self._after
         return self._ask(message, min(self.seconds, self._left), probe, answers)
 
     def start(self) -> None:
@@ -245,7 +255,9 @@ class WorkerSubject:
         for place, cell in enumerate(self.cells):
             known = self.lost_cells.get(place)
             try:
-                message = {"cell": cell, "lost": f"{known.status}: {known.reason}" if known else ""}
+                lost_as = f"{known.status}: {known.reason}" if known else ""
+                message: dict[str, Any] = {"cell": cell, "lost": lost_as}
+                message |= {"pause": place + 1} if place + 1 in self.pauses else {}
                 self.cell_errors.append(self._ask(message, 3 * self.cell_seconds + 5))
             except SubjectLost as lost:
                 if lost.status == "ungradable":

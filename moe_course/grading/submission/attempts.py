@@ -6,8 +6,9 @@ import ast
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from moe_course.grading.submission.scripts import statement_forms
 from moe_course.grading.submission.syntax import definitions_in, parsed, without_docstrings
 
 KINDS = ("answer", "demonstration", "own")  # of a cell that runs
+_CHECK = re.compile(r"^check\((\w+)", re.MULTILINE)
 
 
 class Unreadable(ValueError):
@@ -27,11 +29,15 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Submission:
-    """A learner's file: the cells to run, in order, and the source of each exercise part it defines."""
+    """A learner's file: the cells to run, in order, and the source of each exercise part it defines.
+
+    checked: for each part that the file checks, the number of cells above its (last) check.
+    """
 
     path: Path
     cells: tuple[str, ...]
     definitions: dict[str, str]
+    checked: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exercises(self) -> tuple[str, ...]:
@@ -43,6 +49,26 @@ class Submission:
         """Whether every part of the exercise still is the released stub."""
         mine = [part for part in EXERCISES[exercise].parts if part in self.definitions]
         return all(is_stub(part, self.definitions[part]) for part in mine)
+
+    def checked_after(self, exercise: str) -> int | None:
+        """How many cells stand above the check of an exercise, if a cell below it defines a name anew that it uses.
+
+        In the learner's kernel, run from top to bottom, the check met the earlier definition: a helper of the same
+        name that another exercise has, say. None where the end of the notebook serves as well.
+        """
+        at = self.checked.get(exercise)
+        texts = {name: text for cell in self.cells[:at] for name, text in definitions_in(cell).items()}
+        used: set[str] = set()
+        wanted = set(EXERCISES[exercise].parts) & texts.keys()
+        while wanted:
+            used |= wanted
+            trees = [parsed(texts[name]) for name in wanted]
+            read = {n.id for tree in trees if tree for n in ast.walk(tree) if isinstance(n, ast.Name)}
+            wanted = (read & texts.keys()) - used
+        below = (
+            {name for cell in self.cells[at:] for name in definitions_in(cell)} if at is not None else set()
+        )
+        return at if used & below and not below & {*EXERCISES[exercise].parts} else None
 
     def fingerprint(self, exercise: str) -> dict[str, Any] | None:
         """What answers share that differ in comments, layout and docstrings only: {"hash", "statements"}.
@@ -105,10 +131,10 @@ def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
         nbgrader = marks.get("nbgrader")
         nbgrader = nbgrader if isinstance(nbgrader, Mapping) else {}
         found = _definitions(source) or _definition_by_id(nbgrader.get("grade_id"), source)
-        if nbgrader.get("grade") and not found:  # a check; an answer is one whatever its marks say
-            continue
         definitions |= found
-        if found or nbgrader.get("solution"):
+        if nbgrader.get("grade") and not found:  # an answer is one whatever its marks say
+            kind = "check"
+        elif found or nbgrader.get("solution"):
             kind = "answer"
         elif "setup" not in _tags(marks) and statement_forms(source) in _demonstrations():
             kind = "demonstration"
@@ -119,8 +145,13 @@ def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
     sources = [source for source, _ in found_cells]
     places = {sort: {n for n, (_, kind) in enumerate(found_cells) if kind == sort} for sort in KINDS}
     wanted = needed(sources, places["answer"], places["demonstration"])
-    run = [source for n, source in enumerate(sources) if n not in places["demonstration"] or n in wanted]
-    return Submission(path, tuple(run), definitions)
+    run: list[str] = []
+    checked: dict[str, int] = {}
+    for n, (source, kind) in enumerate(found_cells):
+        if kind != "check" and (kind != "demonstration" or n in wanted):
+            run.append(source)
+        checked |= {part: len(run) for part in _CHECK.findall(source) if part in PART_OF}
+    return Submission(path, tuple(run), definitions, checked)
 
 
 def _with_deleted(cells: list[tuple[str, str]], notebooks: Collection[str]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,7 +23,7 @@ from moe_course.grading.exercises.locate import PACKAGE, graders_dir, released
 from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS, exercises_of
 from moe_course.grading.submission.attempts import Submission, Unreadable, from_notebook, read
 from moe_course.grading.submission.collection import Handed
-from moe_course.grading.submission.repair import repair, repair_script, which_notebook
+from moe_course.grading.submission.repair import Ungradable, repair, repair_script, which_notebook
 from moe_course.grading.submission.scripts import as_notebook
 
 
@@ -75,7 +76,8 @@ def _task(handed: Handed, conditions: Any) -> Task:
             submission, repairs, notebook = _prepare(handed)
             names = [exercise.name for exercise in exercises_of(notebook)]
             parts = sorted(submission.definitions.items())
-            key = _hash([submission.cells, parts, names, graders(), environment(), conditions])
+            checked = sorted(submission.checked.items())
+            key = _hash([submission.cells, parts, checked, names, graders(), environment(), conditions])
             handed = replace(handed, assignment=handed.assignment or notebook)
             return Task(handed, key, notebook, submission, (*handed.notes, *repairs))
         except ValueError as error:
@@ -103,6 +105,23 @@ def _prepare(handed: Handed) -> tuple[Submission, tuple[str, ...], str]:
         raise ValueError(f"{notebook} has not been released: run `nbgrader generate_assignment {notebook}`")
     repaired = (repair_script if is_script else repair)(whole, releases[notebook])
     return from_notebook(Path(handed.name), repaired.notebook), repaired.notes, notebook
+
+
+def read_mended(path: Path) -> tuple[Submission, tuple[str, ...]]:
+    """A learner's own file, and what was repaired. Raises Unreadable.
+
+    A notebook of the course is repaired as for a cohort; one that has only some of its exercises is read as it is.
+    """
+    plain = read(path)
+    if path.suffix == ".ipynb":
+        with contextlib.suppress(Ungradable):
+            data, releases = path.read_bytes(), _releases()
+            name = path.stem if path.stem in releases else which_notebook(data, releases)
+            whole = [exercise.name for exercise in exercises_of(name or "")]
+            if name is not None and 2 * len({*whole} & {*plain.exercises}) >= len(whole):
+                repaired = repair(data, releases[name])
+                return from_notebook(path, repaired.notebook), repaired.notes
+    return plain, ()
 
 
 def _read(data: bytes, handed: Handed) -> Submission:

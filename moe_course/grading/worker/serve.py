@@ -126,6 +126,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     probes, memory = remembered_probes()
     again, code, sound = restore, restore.__code__, intact
     frame = b""
+    paused: dict[int, dict[str, Any]] = {}  # the names after so many cells
     while True:
         with neutral_settings():
             again.__code__ = code
@@ -141,7 +142,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                     if message.get("asks"):
                         kwargs = {**kwargs, "ask": partial(ask, requests, replies, message["number"])}
                     given = (message["args"], kwargs, message["largest"])
-                    frame = answer(message["number"], probe, notebook.user_ns, *given)
+                    with as_it_was(notebook.user_ns, paused.get(message.get("after"), {})):
+                        frame = answer(message["number"], probe, notebook.user_ns, *given)
                     if not sound(memory):
                         again.__code__ = code
                         again(memory)
@@ -156,6 +158,22 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         elif "cell" in message:
             error = run_cell(notebook, message["cell"], message["lost"], budget)
             frame = encode({"number": message["number"], "error": error})
+            if "pause" in message:
+                paused[message["pause"]] = dict(notebook.user_ns)
+
+
+@contextlib.contextmanager
+def as_it_was(names: dict[str, Any], then: Mapping[str, Any]) -> Iterator[None]:
+    """Give names the values that they had; afterwards they are as before. Names that came later stay."""
+    changed = {name: value for name, value in then.items() if names.get(name) is not value}
+    now = {name: names[name] for name in changed if name in names}
+    names.update(changed)
+    try:
+        yield
+    finally:
+        for name in changed:
+            names.pop(name, None)
+        names.update(now)
 
 
 class Budget:
