@@ -19,6 +19,7 @@ endif
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-20s %s\n", $$1, $$2 }'
+	@echo "What you have passed: $(BIN)/moe-course status; more commands: $(BIN)/moe-course --help"
 
 setup: $(READY) ## Create .venv and install the pinned packages (the others do this by themselves)
 	@echo "$(BIN)/moe-course is ready."

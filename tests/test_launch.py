@@ -14,6 +14,8 @@ import pytest
 
 from moe_course.command import launch
 from moe_course.grading.exercises import locate
+from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.lesson import workspace
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,20 @@ def test_quality_runs_every_step_and_fails_if_one_does(commands, tmp_path, capsy
 
 def test_checkout_is_the_folder_of_these_tests():
     assert (launch.checkout() / "tests" / "test_launch.py").samefile(__file__)
+
+
+def test_lab_opens_the_notebook_of_the_next_open_exercise(tmp_path, monkeypatch, capsys):
+    for name in ("00_start_here", "02_topk_routing"):
+        notebook = tmp_path / name / f"{name}.ipynb"
+        notebook.parent.mkdir()
+        nbformat.write(nbformat.v4.new_notebook(), notebook)
+    passed: set[str] = set()
+    monkeypatch.setattr(
+        workspace, "_state", lambda one, work, progress: ("passed" if one.name in passed else "open", "")
+    )
+    assert launch.next_notebook(tmp_path) == launch.FIRST_NOTEBOOK
+    passed |= {exercise.name for exercise in EXERCISES.values() if exercise.number < "2.2"}
+    assert launch.next_notebook(tmp_path) == "02_topk_routing/02_topk_routing.ipynb"
+    assert "Next: 2.2 top_k_gate" in capsys.readouterr().out
+    passed |= {*EXERCISES}
+    assert launch.next_notebook(tmp_path) == launch.FIRST_NOTEBOOK

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ TESTS = (
     "tests/grading/test_library.py",
     "tests/e2e/test_notebooks.py",
 )
+CONTRIBUTORS = ("test-all", "check", "format", "graders-report", "results", "lock")  # rules of the Makefile
 README = "docs/learners.md"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "_course", "hidden", ".ipynb_checkpoints", "test_mine.py")
 SECRET = ("tests/graders/hidden", "tests/alternatives", "tests/misconceptions")
@@ -83,6 +85,8 @@ def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checkout / file, target / file)
     shutil.copy(checkout / README, target / "README.md")
+    makefile = target / "Makefile"
+    makefile.write_text(for_learners(makefile.read_text(encoding="utf-8")), encoding="utf-8")
     if mine:
         shutil.copytree(mine / "notebooks", target / "notebooks", ignore=LEFT_OUT, dirs_exist_ok=True)
         shutil.copytree(mine / "graders", target / "own" / "graders", ignore=LEFT_OUT)
@@ -90,6 +94,14 @@ def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
     for path in (target / "tests" / "graders" / "recorded").glob("*.json"):
         path.with_suffix(".json.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         path.unlink()  # compressed, so that nobody reads the list of mistakes by chance
+
+
+def for_learners(makefile: str) -> str:
+    """The Makefile without what contributors alone need: the rules and the comments above them."""
+    rules = re.compile(rf"^(?:{'|'.join(CONTRIBUTORS)}):", re.MULTILINE)
+    kept = "\n\n".join(part for part in makefile.split("\n\n") if not rules.search(part))
+    kept = re.sub(r"^\.PHONY: help .*$", ".PHONY: help setup lab test", kept, flags=re.MULTILINE)
+    return kept.rstrip("\n") + "\n"
 
 
 def leaks(checkout: Path, bundle: Path) -> Iterator[str]:
@@ -102,9 +114,9 @@ def leaks(checkout: Path, bundle: Path) -> Iterator[str]:
         place = path.relative_to(bundle)
         if place.parts[0] != "moe_course" and "oracles" not in place.name:
             yield from (f"{place}: {line}" for line in sorted(answers & set(lines)))
-        whole = "\n".join(lines)
+        whole = "\n".join(["", *lines, ""])
         for name, secret in secrets:
-            if secret in whole:
+            if f"\n{secret}\n" in whole:
                 yield f"{place}: {name}"
 
 

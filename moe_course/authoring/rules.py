@@ -17,7 +17,7 @@ from typing import NamedTuple
 import nbformat
 from nbformat import NotebookNode
 
-from moe_course.authoring import exercise_rules, promises
+from moe_course.authoring import exercise_rules, promises, times
 from moe_course.authoring.exercise_rules import Found, code_cells, markdown_cells
 from moe_course.grading.exercises.registry import Exercise, exercises_of
 
@@ -70,6 +70,8 @@ def course_problems(root: Path, points: Callable[[str], float] | None = None) ->
         exercises = exercises_of(path.stem)
         marks = {exercise.name: points(exercise.name) for exercise in exercises}
         problems += source_problems(path, exercises, marks)
+        if any(exercise.graded for exercise in exercises):
+            problems += _named(path, *times.problems(books[path.stem]))
         released = root / "notebooks" / path.parent.name / path.name
         if released.exists():
             problems += release_problems(released, path)

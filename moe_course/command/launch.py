@@ -35,7 +35,7 @@ def checkout() -> Path:
 
 
 def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> int:
-    """Make or update the learner's copy `root`/work and open it in JupyterLab; returns its exit code.
+    """Make or update the learner's copy `root`/work and open it at the next exercise; returns JupyterLab's exit code.
 
     `extra` goes to JupyterLab. With `until_ready` it stops as soon as it answers, which tests the whole set-up.
     """
@@ -51,9 +51,9 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
         )
     for message in workspace.start(notebooks_dir(), root / "work"):
         print(message)
-    page = f"work/{FIRST_NOTEBOOK}"
-    if not (root / page).is_file():
-        raise ValueError(f"the first notebook is missing: {root / page}")
+    if not (root / "work" / FIRST_NOTEBOOK).is_file():
+        raise ValueError(f"the first notebook is missing: {root / 'work' / FIRST_NOTEBOOK}")
+    page = f"work/{next_notebook(root / 'work')}"
 
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
@@ -76,6 +76,19 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
         if server.poll() is None:
             server.terminate()
             server.wait()
+
+
+def next_notebook(work: Path) -> str:
+    """The notebook of the first exercise that is not passed yet, relative to the work folder; prints which it is."""
+    from moe_course.grading.exercises.registry import label
+    from moe_course.lesson import workspace
+
+    following = workspace.next_open(work)
+    page = f"{following.notebook}/{following.notebook}.ipynb" if following else ""
+    if following is None or not (work / page).is_file():
+        return FIRST_NOTEBOOK
+    print(f"Next: {label(following.name)}")
+    return page
 
 
 def has_screen(environ: Mapping[str, str], platform: str) -> bool:

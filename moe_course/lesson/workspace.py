@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_course import files
-from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find
+from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS, Exercise, exercises_of, find, label
 from moe_course.grading.submission.attempts import Unreadable, normalised, read
 from moe_course.lesson.home import OUTSIDE, STATE, read_json, state_dir, update_json
 
@@ -91,7 +91,7 @@ def reset(name: str, work: Path) -> list[str]:
     from moe_course.lesson.merge import merge, same
 
     exercise = find(name)
-    mine = work / exercise.notebook / f"{exercise.notebook}.ipynb"
+    mine = _file(exercise, work)
     released, notebook = _read_notebook(work / STATE / "base" / mine.name), _read_notebook(mine)
     course = Release(released)
     if exercise.name not in recognise(notebook.cells, course):
@@ -170,24 +170,35 @@ def status(work: Path) -> str:
             f"there are no notebooks in {work}; `moe-course start` makes them there, and for a copy elsewhere: "
             "moe-course status FOLDER"
         )
-    progress = read_json(work / STATE / "progress.json")
-    lines: list[str] = []
-    following = "Everything is passed."
+    progress, lines = read_json(work / STATE / "progress.json"), []
     for notebook in NOTEBOOKS:
-        path = work / notebook / f"{notebook}.ipynb"
-        rows = [(exercise, *_state(exercise, path, work, progress)) for exercise in exercises_of(notebook)]
+        rows = [(exercise, *_state(exercise, work, progress)) for exercise in exercises_of(notebook)]
         passed = sum(state == "passed" for _, state, _ in rows)
         lines.append(f"{notebook:<34}{f'{passed} of {len(rows)} passed' if rows else 'not graded'}")
         for exercise, state, points in rows:
             row = f"  {_SIGNS.get(state, '·')} {exercise.number:<5}{exercise.name:<25}{state:<31}{points}"
             lines.append(row.rstrip())
-            if state != "passed" and following == "Everything is passed.":
-                following = f"Next: {exercise.number} {exercise.name} in {path}"
-    return "\n".join([*lines, "", following])
+    following = next_open(work)
+    said = (
+        f"Next: {label(following.name)} in {_file(following, work)}" if following else "Everything is passed."
+    )
+    return "\n".join([*lines, "", said])
 
 
-def _state(exercise: Exercise, path: Path, work: Path, progress: dict[str, Any]) -> tuple[str, str]:
+def next_open(work: Path) -> Exercise | None:
+    """The first exercise of the course that is not passed in this work folder; None where all are."""
+    progress = read_json(work / STATE / "progress.json")
+    return next((one for one in EXERCISES.values() if _state(one, work, progress)[0] != "passed"), None)
+
+
+def _file(exercise: Exercise, work: Path) -> Path:
+    """The learner's notebook with an exercise."""
+    return work / exercise.notebook / f"{exercise.notebook}.ipynb"
+
+
+def _state(exercise: Exercise, work: Path, progress: dict[str, Any]) -> tuple[str, str]:
     """The state of an exercise in words, and the points of its last check if that was about this code."""
+    path = _file(exercise, work)
     try:
         now = _definitions(path, exercise)
         stub = _definitions(work / STATE / "base" / path.name, exercise)

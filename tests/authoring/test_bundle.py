@@ -1,6 +1,7 @@
 """The student bundle: it holds no answer, says so if it would, and works in an environment of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -130,3 +131,24 @@ def test_it_works_in_an_environment_of_its_own(written, installed):
     assert "This behaves like" in said
     assert "decided at grading" in said
     assert len(EXERCISES) > 10
+
+
+def test_the_makefile_is_for_learners(written):
+    """Its rules are those that a learner needs, and `make` still reads it."""
+    makefile = (written / "Makefile").read_text(encoding="utf-8")
+    rules = set(re.findall(r"^([a-z-]+): .*##", makefile, flags=re.MULTILINE))
+    assert rules == {"help", "setup", "lab", "test"}
+    whole = set(re.findall(r"^([a-z-]+): .*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert whole - rules <= {*bundle.CONTRIBUTORS}
+    if shutil.which("make"):
+        shown = subprocess.run(["make", "help"], cwd=written, capture_output=True, text=True)
+        assert shown.returncode == 0, shown.stderr
+        assert "make lab" in shown.stdout
+        assert "graders" not in shown.stdout
+        assert "moe-course status" in shown.stdout
+
+
+def test_the_readme_lists_the_notebooks_with_their_times(written):
+    readme = (written / "README.md").read_text(encoding="utf-8")
+    for name in NOTEBOOKS:
+        assert re.search(rf"^\\| {name[:2]} .* \\| [\\d½]+ (h|min) \\|$", readme, flags=re.MULTILINE), name
