@@ -296,7 +296,8 @@ def test_what_fails_for_the_same_cause_was_not_reached():
 
 
 def test_faults_of_different_causes_are_all_marked():
-    verdict = verdict_on("sparse_gates", lambda logits_TE, k: logits_TE.softmax(1))
+    verdict = verdict_on("sparse_gates", lambda logits_TE, k: logits_TE.cos())
+    assert verdict.diagnosis is None
     assert as_text(verdict).count("✗") == sum(result.status == "failed" for result in verdict.checks) > 1
     assert "not reached" not in as_text(verdict)
 
@@ -309,3 +310,34 @@ def test_an_array_instead_of_a_tensor_is_asked_about_its_type():
     assert "should be a tensor, not numpy.ndarray" in text
     assert "Hint: Of which type is what your code returns" in text
     assert "behaves like" not in text
+
+
+def test_what_a_named_mistake_fails_as_well_is_not_held_against_the_code_twice():
+    """Rounded down, and nothing refused: the type is innocent, the refusals are another fault."""
+    verdict = verdict_on(
+        "expert_capacity", lambda tokens, experts, k, factor: int(tokens * k / experts * factor)
+    )
+    assert verdict.diagnosis.name == "rounded_down"
+    text = as_text(verdict)
+    assert "✗ rounded up" in text
+    assert "– the capacity is a Python int (not reached, 0 of 1)" in text
+    assert "✗ sizes and factors that are not positive" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("F", "import torch.nn.functional as F"), ("np", "import numpy as np")]
+)
+def test_a_missing_import_is_named(name, advice):
+    written = {}
+    exec(f"def sparse_gates(logits_TE, k):\n    return {name}.softmax(logits_TE, 1)", written)
+    assert f"put `{advice}` above your function" in as_text(
+        verdict_on("sparse_gates", written["sparse_gates"])
+    )
+    exec("def sparse_gates(logits_TE, k):\n    return gates", written)
+    assert "above your function" not in as_text(verdict_on("sparse_gates", written["sparse_gates"]))
+
+
+def test_a_truth_is_not_taken_for_a_number_that_came_back():
+    verdict = verdict_on("depends_on_batch", lambda layer, x_BSD, row: True)
+    assert "returns what it is given" not in verdict.reason
+    assert "answers True everywhere" in verdict.reason

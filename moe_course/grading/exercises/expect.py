@@ -6,6 +6,7 @@ data (see `protocol`), never at a learner's object.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,14 @@ MAX_LISTED = 20  # values of a list or tuple
 TYPES = "Of which type is what your code returns, and which type does the docstring promise?"
 DTYPES = "Which step gives this dtype, and which dtype does the docstring promise?"
 NOTHING = "your code returned nothing (None): does every way through it end in a `return`?"
+
+IMPORTS = {
+    "F": "import torch.nn.functional as F",
+    "math": "import math",
+    "nn": "from torch import nn",
+    "np": "import numpy as np",
+    "torch": "import torch",
+}  # names that people use without thinking of the import
 
 AXIS_WORDS = {
     "B": "sequence",
@@ -158,7 +167,11 @@ def explained(error: Raised) -> str:
     if error.unwritten:
         return f"{error.function or 'a part of the exercise'} is not written yet: it still raises NotImplementedError"
     what = error.type_name + (f": {error.message}" if error.message else "")
-    return f"your code raised {what}" + (f"\n  in {error.function}, at: {error.line}" if error.line else "")
+    place = f"\n  in {error.function}, at: {error.line}" if error.line else ""
+    name = re.fullmatch(r"name '(\w+)' is not defined", error.message)
+    known = IMPORTS.get(name[1]) if name and error.type_name == "NameError" else None
+    advice = f"\n  This notebook does not import it: put `{known}` above your function." if known else ""
+    return f"your code raised {what}{place}{advice}"
 
 
 def expect_something(got: Any, what: str, given: Mapping[str, Any] | None = None) -> None:

@@ -37,12 +37,14 @@ class Diagnosis:
     """A misconception that behaves like the learner's code, and the question that would help.
 
     fit: "whole": it explains everything that the code does wrong on the probes; "part": all that it does wrong is
-    there, and there is a second mistake besides; "near": most of what it does wrong is there.
+    there, and there is a second mistake besides; "near": most of what it does wrong is there. fails: the criteria
+    that this mistake fails by itself.
     """
 
     name: str
     question: str
     fit: str = "whole"
+    fails: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def diagnose(name: str, subject: Subject, failed: Sequence[str]) -> tuple[Diagno
     if not watched.raises and (sentence := computes_nothing(watched.calls)):
         questions = {suspects[label]["question"] for label in identical}
         return None, f"{sentence} If it is: {questions.pop()}" if len(questions) == 1 else sentence
-    found = Diagnosis(mistake(identical[0]), suspects[identical[0]]["question"]) if identical else None
+    found = _named(identical[0], suspects, "whole") if identical else None
     if not found and isinstance(seen, list) and isinstance(right, list) and len(seen) == len(right):
         found = _sound(seen, right, suspects, failed) or _near(seen, right, suspects, failed)
     return found, ""
@@ -99,7 +101,12 @@ def _sound(
     if not ranked:
         return None
     *_, label, whole = max(ranked, key=lambda one: one[:2])
-    return Diagnosis(mistake(label), suspects[label]["question"], "whole" if whole else "part")
+    return _named(label, suspects, "whole" if whole else "part")
+
+
+def _named(label: str, suspects: Mapping[str, Any], fit: str) -> Diagnosis:
+    record = suspects[label]
+    return Diagnosis(mistake(label), record["question"], fit, tuple(record.get("fails", ())))
 
 
 def _near(
@@ -115,7 +122,7 @@ def _near(
     label = ranked[-1][2]
     if any(one[:2] == ranked[-1][:2] for one in ranked if mistake(one[2]) != mistake(label)):
         return None
-    return Diagnosis(mistake(label), suspects[label]["question"], "near")
+    return _named(label, suspects, "near")
 
 
 def _overlap(failed: Sequence[str], fails: Sequence[str]) -> float:

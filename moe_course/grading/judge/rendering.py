@@ -19,7 +19,7 @@ _SIGNS = {"passed": "✓", "failed": "✗", "not run": "–", "not reached": "�
 _COLOURS = {"passed": "#1a7f37", "failed": "#cf222e", "not run": "#6e7781", "not reached": "#6e7781"}
 PRINTED = "Your code printed:"
 _ADVICE = {
-    "not attempted": "Fill the gap in the cell above, run it, then run this cell again.",
+    "not attempted": "Fill the gap, run its cell, and check again.",
     "interrupted": "Stopped before all criteria were tried.",
 }
 

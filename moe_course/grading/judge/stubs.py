@@ -62,7 +62,12 @@ def _all(leaves: list[torch.Tensor], number: torch.Tensor) -> bool:
 
 def _is_argument(result: torch.Tensor, args: Any) -> bool:
     """Whether a result is the first argument of its kind: the first tensor, or the first number."""
-    candidates = [leaf for leaf in _numbers(args) if (leaf.dim() > 0) == (result.dim() > 0)]
+    candidates = [
+        leaf
+        for leaf in _numbers(args)
+        if (leaf.dim() > 0) == (result.dim() > 0)
+        and (leaf.dtype == torch.bool) == (result.dtype == torch.bool)
+    ]  # True is no number that came back
     return bool(candidates) and torch.equal(result.double(), candidates[0].double())
 
 

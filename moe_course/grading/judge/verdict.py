@@ -77,10 +77,13 @@ class Verdict:
         return next((result for result in self.checks if result.failure), None)
 
     def reached(self, result: CheckResult) -> bool:
-        """Whether a criterion was put to the test, and did not fail for the cause of the first failure."""
-        first = self.first_failure
+        """Whether a criterion was put to the test: it did not fail for the cause of the first failure, nor for the
+        mistake that is named."""
+        first, named = self.first_failure, self.diagnosis
         if result.failure is None or first is None or first.failure is None or result is first:
             return True
+        if named and named.fit != "near" and result.criterion.name in named.fails:
+            return False
         return not first.failure.cause or first.failure.cause != result.failure.cause
 
     @property
