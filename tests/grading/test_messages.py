@@ -1,5 +1,7 @@
 """What a learner reads of a failure: what happened and where, in plain words, and no more than is true."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -313,15 +315,15 @@ def test_an_array_instead_of_a_tensor_is_asked_about_its_type():
 
 
 def test_what_a_named_mistake_fails_as_well_is_not_held_against_the_code_twice():
-    """Rounded down, and nothing refused: the type is innocent, the refusals are another fault."""
-    verdict = verdict_on(
-        "expert_capacity", lambda tokens, experts, k, factor: int(tokens * k / experts * factor)
-    )
-    assert verdict.diagnosis.name == "rounded_down"
-    text = as_text(verdict)
-    assert "✗ rounded up" in text
-    assert "– the capacity is a Python int (not reached, 0 of 1)" in text
-    assert "✗ sizes and factors that are not positive" in text
+    verdict = verdict_on("sparse_gates", lambda logits_TE, k: logits_TE.softmax(1))
+    failed = [result for result in verdict.checks if result.status == "failed"]
+    assert {result.criterion.name for result in failed} <= {*verdict.diagnosis.fails}
+    assert as_text(verdict).count("✗") == 1
+    assert as_text(verdict).count("not reached") == len(failed) - 1 > 1
+    other = replace(verdict, diagnosis=replace(verdict.diagnosis, fails=(failed[0].criterion.name,)))
+    assert as_text(other).count("✗") == len(failed)  # a second fault is marked
+    near = replace(verdict, diagnosis=replace(verdict.diagnosis, fit="near"))
+    assert as_text(near).count("✗") == len(failed)
 
 
 @pytest.mark.parametrize(
