@@ -122,7 +122,7 @@ def record(verdict: Mapping[str, Any], sources: Mapping[str, str], folder: Path 
     state = state_dir(folder)
     if state is None:
         return f"Not recorded: {OUTSIDE}."
-    entry = {key: verdict[key] for key in ("status", "score", "max_score")}
+    entry = {key: verdict[key] for key in ("status", "score", "max_score", "undecided") if key in verdict}
     entry["source_hash"] = source_hash(sources)
     entry["when"] = datetime.now().astimezone().isoformat(timespec="seconds")
 
@@ -212,7 +212,9 @@ def _state(exercise: Exercise, work: Path, progress: dict[str, Any]) -> tuple[st
         return "written, not checked yet", ""
     for check in (entry, passed):
         if check and check["source_hash"] == here:
-            return check["status"], f"{check['score']:g} of {check['max_score']:g}"
+            later = check.get("undecided", 0)
+            points = f"{check['score']:g} of {check['max_score'] - later:g}"
+            return check["status"], points + (f", {later:g} at grading" if later else "")
     return f"changed since {'it passed' if passed else 'its last check'}", ""
 
 

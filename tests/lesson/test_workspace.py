@@ -268,6 +268,14 @@ def test_a_copy_with_the_stub_costs_no_pass(work, mine, checked):
     assert "open again, passed before" in line(work)
 
 
+def test_points_that_grading_decides_are_no_lost_points(work, mine, checked):
+    edit(mine, **{NAME: MINE})
+    workspace.record_file(
+        mine, {"exercise": NAME, "status": "passed", "score": 6.0, "max_score": 8.0, "undecided": 2.0}
+    )
+    assert line(work).endswith("6 of 6, 2 at grading")
+
+
 def test_records_of_an_earlier_version_of_the_course_still_count(work, mine, checked):
     edit(mine, **{NAME: MINE})
     entry = {"status": "passed", "score": 8.0, "max_score": 8.0, "source_hash": source_hash({NAME: MINE})}

@@ -51,10 +51,10 @@ def as_text(verdict: Verdict) -> str:
     if verdict.diagnosis:
         before, name, after = _mistake(verdict.diagnosis)
         lines += ["", f"{before}“{name}”{after}"]
-    if verdict.printed:
-        lines += ["", PRINTED, *(f"  | {line}" for line in verdict.printed.splitlines())]
     for note in _notes(verdict):
         lines += ["", note]
+    if verdict.printed:
+        lines += ["", PRINTED, *(f"  | {line}" for line in verdict.printed.splitlines())]
     return printable("\n".join(lines))
 
 

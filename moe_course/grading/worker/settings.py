@@ -34,7 +34,7 @@ class Nowhere(io.TextIOBase):
 class Excerpt(Nowhere):
     """A stream that keeps the first and the last characters printed to it, however many there are."""
 
-    def __init__(self, each: int = 1500) -> None:
+    def __init__(self, each: int = 600) -> None:
         self.each, self.size, self.head, self.tail = each, 0, "", ""
 
     def write(self, text: str) -> int:
