@@ -37,6 +37,8 @@ _HOME = {
     "place_experts": "placement",
     "replicate_experts": "placement",
     "rank_loads": "placement",
+    "DEEPEP": "published_transfers",
+    "planned_loads": "published_transfers",
     "best_plan": "scaling",
     "budget_table": "scaling",
     "dense_equivalent": "scaling",

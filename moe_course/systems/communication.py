@@ -53,11 +53,11 @@ def expected_distinct_nodes(num_experts: int, top_k: int, num_nodes: int) -> flo
 def tensor_parallel_bytes(
     tokens_per_rank: int, d_model: int, bytes_per_value: float, num_ranks: int
 ) -> float:
-    """Bytes that leave a rank where every expert is cut over all R ranks, in place of two exchanges of tokens.
+    """Bytes that leave a rank, forward, where every expert is cut over all R ranks and partial results are added up.
 
-    Every rank then needs the tokens of all R ranks: they are gathered, and the partial results are added up and
-    scattered (a ring sends (R − 1)·T·D values each time). Megatron-LM's "reduce-scatter and all-gather" of
-    sequence parallelism, arXiv 2205.05198, section 4.2.2. Compare with 2 · all_to_all_bytes.
+    One ring all-reduce of the R·T tokens of all ranks: 2·(R − 1)/R of R·T·D values (Megatron-LM, arXiv 1909.08053,
+    section 3; another one backward). Compare with two exchanges of expert parallelism, 2 · all_to_all_bytes: their
+    ratio is K to R.
     """
     _positive(tokens_per_rank=tokens_per_rank, d_model=d_model, num_ranks=num_ranks)
     return 2 * (num_ranks - 1) * tokens_per_rank * d_model * bytes_per_value

@@ -11,21 +11,14 @@ from moe_course.systems.communication import (
     tensor_parallel_bytes,
 )
 from moe_course.systems.placement import place_experts, rank_loads, replicate_experts
-
-# The example in the README of deepseek-ai/EPLB (commit d52c72d5): two layers of 12 experts, 16 slots on 8 GPUs, and
-# the plan that it prints.
-EPLB_LOADS = torch.tensor(
-    [
-        [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
-        [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27],
-    ],
-    dtype=torch.float64,
-)
-EPLB_PLAN = torch.tensor(
-    [
-        [5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1],
-        [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1],
-    ]
+from moe_course.systems.published_transfers import (
+    DEEPEP,
+    DEEPEP_BYTES,
+    DEEPEP_COPIES,
+    EPLB_GPUS,
+    EPLB_LOADS,
+    EPLB_PLAN,
+    planned_loads,
 )
 
 
@@ -63,6 +56,19 @@ class TestBytes:
         assert seconds == pytest.approx(241.92e-6)
         assert 61 * seconds == pytest.approx(14.76e-3, rel=1e-3)
         assert int(1 / (61 * seconds)) == 67
+
+
+class TestDeepEP:
+    def test_all_cells_fit_within_the_rounding_of_the_latency_and_not_every_number_of_copies_does(self):
+        assert all(cell.fits(DEEPEP_COPIES * DEEPEP_BYTES[cell.kernel]) for cell in DEEPEP)
+        assert sum(cell.fits(1024 * DEEPEP_BYTES[cell.kernel]) for cell in DEEPEP) < len(DEEPEP) / 2
+
+    def test_what_leaves_a_rank_is_another_figure(self):
+        fits = 0
+        for cell in DEEPEP:
+            num_bytes = all_to_all_bytes(128, 8, 7168, 1 if cell.kernel == "dispatch" else 2, cell.ranks)
+            fits += cell.fits(num_bytes)
+        assert fits < len(DEEPEP) / 2
 
 
 class TestDistinctNodes:
@@ -125,9 +131,10 @@ class TestPlacement:
         """EPLB places within groups of experts; the copies of each expert differ where its groups bind."""
         loads, plan = EPLB_LOADS[layer], EPLB_PLAN[layer]
         copies = torch.bincount(plan, minlength=12)
-        on_gpu = (loads / copies)[plan].view(8, 2).sum(dim=1)
+        on_gpu = planned_loads(loads, plan, EPLB_GPUS)
+        assert on_gpu.sum() == pytest.approx(float(loads.sum()))
         assert over_mean(on_gpu) == pytest.approx(published, abs=5e-4)
-        assert over_mean(on_gpu) < float(loads.max() / (loads.sum() / 8))
+        assert over_mean(on_gpu) < float(loads.max() / (loads.sum() / EPLB_GPUS))
         ours = replicate_experts(loads, 16)
         assert int(ours.sum()) == 16
         assert (loads / ours).max() <= (loads / copies).max()

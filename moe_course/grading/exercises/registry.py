@@ -48,6 +48,10 @@ _OBJECTIVE = "moe_course.lm.training.objective"
 _STEP = "moe_course.lm.training.step"
 _SPECIALIZATION = "moe_course.analysis.specialization"
 
+_PARALLEL = "moe_course.systems.expert_parallel"
+_COMMUNICATION = "moe_course.systems.communication"
+_PLACEMENT = "moe_course.systems.placement"
+
 _ALL = (
     Exercise("0.1", "00_start_here", _ACCOUNTING, ("tokens_per_expert",)),
     Exercise("1.1", "01_dense_ffn", _EXPERTS, ("swiglu_ffn",)),
@@ -104,6 +108,14 @@ _ALL = (
     Exercise("8.4", "08_specialization", _SPECIALIZATION, ("repeat_rate",)),
     Exercise("8.5", "08_specialization", _SPECIALIZATION, ("coactivation",)),
     Exercise("8.6", "08_specialization", _SPECIALIZATION, ("ablation_effect",)),
+    Exercise("9.1", "09_expert_parallelism", _PARALLEL, ("expert_rank",)),
+    Exercise("9.2", "09_expert_parallelism", _PARALLEL, ("send_counts",)),
+    Exercise("9.3", "09_expert_parallelism", _COMMUNICATION, ("all_to_all_bytes",)),
+    Exercise("9.4", "09_expert_parallelism", _COMMUNICATION, ("distinct_nodes",)),
+    Exercise("9.5", "09_expert_parallelism", _PARALLEL, ("exchange_rows",)),
+    Exercise("9.6", "09_expert_parallelism", _PARALLEL, ("expert_parallel_forward",)),
+    Exercise("9.7", "09_expert_parallelism", _COMMUNICATION, ("step_time",)),
+    Exercise("9.8", "09_expert_parallelism", _PLACEMENT, ("place_experts",)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in custom_course.settings()["exercise"]

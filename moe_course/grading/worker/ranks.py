@@ -35,10 +35,11 @@ from moe_course.grading.exercises.protocol import Raised, plain, raised
 from moe_course.grading.worker.wire import REQUEST, decode, encode
 
 LOOK = 0.05  # seconds between two looks at the processes
-STALLED = 1.0  # seconds for which all must have slept
+STALLED = 0.5  # seconds for which all must have slept
 SECONDS = 20.0  # for all of it, where no deadlock is seen: a loop without end, or a system without /proc
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
-CALLED = re.compile(r'  File "(.*)", line (\d+) in (.*)')  # a line of faulthandler's
+NEWEST_FIRST = "(most recent call first):"  # so begins a stack that faulthandler writes
+CALLED = re.compile(r'  File "(.*)", line (\d+) in (.*)')  # one of its lines
 
 
 class RanksFailed(RuntimeError):
@@ -83,18 +84,19 @@ class _Rank:
             None  # after it, the process stays: the others may still hear from it
         )
         self._replies, replies = os.pipe()
-        self._stacks, stacks = os.pipe()
+        self._words, words = os.pipe()  # where it is, and what libraries of C++ complain of
+        os.set_blocking(words, False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of threads: the child uses none of its parent's
             self.process = os.fork()
         if self.process == 0:
             try:
                 os.close(self._replies)
-                _run(rank, size, meeting_point, work, replies, stacks)
+                _run(rank, size, meeting_point, work, replies, words)
             finally:
                 os._exit(1)
         os.close(replies)
-        os.close(stacks)
+        os.close(words)
 
     def fileno(self) -> int:
         return self._replies
@@ -119,14 +121,8 @@ class _Rank:
         """Where it is: the innermost function of all, and the learner's innermost function and line."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process, signal.SIGUSR1)
-        text = b""
-        while select.select([self._stacks], [], [], 0.2)[0] and (piece := os.read(self._stacks, 1 << 16)):
-            text += piece  # it comes in pieces; 0.2 s of silence end it
-        calls = [
-            match.groups()
-            for match in map(CALLED.match, text.decode("utf-8", "replace").splitlines())
-            if match
-        ]
+        _, _, stack = self.words().rpartition(NEWEST_FIRST)
+        calls = [match.groups() for match in map(CALLED.match, stack.splitlines()) if match]
         own = [call for call in calls if not _installed(call[0])]
         inner = next((function for _, _, function in calls if function != "wrapper"), "")
         if not own:
@@ -134,13 +130,20 @@ class _Rank:
         file, line, function = own[0]
         return inner, function, linecache.getline(file, int(line)).strip()
 
+    def words(self) -> str:
+        """What it has written besides its reply; 0.2 s of silence end it."""
+        text = b""
+        while select.select([self._words], [], [], 0.2)[0] and (piece := os.read(self._words, 1 << 16)):
+            text += piece
+        return text.decode("utf-8", "replace")
+
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.process, 0)
         os.close(self._replies)
-        os.close(self._stacks)
+        os.close(self._words)
 
 
 def _results(ranks: Sequence[_Rank], deadline: float) -> list[Any]:
@@ -209,13 +212,15 @@ def _run(
     meeting_point: socket.socket,
     work: Callable[[int], Any],
     replies: int,
-    stacks: int,
+    words: int,
 ) -> None:
     """All that a forked process does. One thread first: those of OpenMP do not survive a fork."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stop button is for the parent, which ends all
     signal.setitimer(signal.ITIMER_REAL, 0)
-    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=False)
+    faulthandler.disable()  # a process that ends is the parent's to tell about
+    faulthandler.register(signal.SIGUSR1, file=words, all_threads=False)
+    os.dup2(words, 2)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

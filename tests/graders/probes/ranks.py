@@ -12,11 +12,13 @@ from moe_course.grading.exercises.protocol import Outcome, plain
 from moe_course.grading.worker.pristine import theirs
 from moe_course.grading.worker.ranks import RanksFailed, on_ranks
 
+Args = Sequence[Sequence[Any] | None]
+
 
 def on_groups(
     namespace: Mapping[str, Any],
     name: str,
-    args_R: Sequence[Sequence[Any] | None],
+    args_R: Args,
     cotangents_R: Sequence[torch.Tensor | None] = (),
     wrt: Sequence[int] = (),
 ) -> Outcome:
@@ -30,32 +32,55 @@ def on_groups(
     whose inputs are the tensors among the arguments afterwards; or None. error: of the first rank that failed, or a
     Deadlock that says which rank waited where.
     """
-    groups = sorted({tuple(arg["ranks"]) for args in args_R for arg in args or () if _is_group(arg)})
+    out = in_turn(namespace, name, [(args_R, cotangents_R, wrt)])
+    return out if out.error else Outcome(value=out.value[0])
+
+
+def in_turn(
+    namespace: Mapping[str, Any], name: str, cases: Sequence[tuple[Args, Any, Sequence[int]]]
+) -> Outcome:
+    """`on_groups` for several (args_R, cotangents_R, wrt) on the same processes; value: a list, one entry a case."""
+    every = [arg for args_R, _, _ in cases for args in args_R for arg in args or ()]
+    groups = sorted({tuple(arg["ranks"]) for arg in every if _is_group(arg)})
 
     def work(rank: int) -> Any:
         made = {
             ranks: dist.new_group(list(ranks)) for ranks in groups
         }  # all ranks make all groups, in one order
-        if args_R[rank] is None:
-            if wrt:
-                _all_need(True)
-            return None
-        args: list[Any] = [made[tuple(arg["ranks"])] if _is_group(arg) else arg for arg in args_R[rank] or ()]
-        leaves = {place: args[place].clone().requires_grad_() for place in wrt}
-        given = [leaves[i].clone() if i in wrt else arg for i, arg in enumerate(args)]
-        result = theirs(namespace[name], *given)
-        needs = isinstance(result, torch.Tensor) and result.requires_grad
-        gradients: Sequence[torch.Tensor | None] = [None] * len(wrt)
-        if wrt and _all_need(needs):
-            total = (result * cotangents_R[rank].to(result.dtype)).sum()  # type: ignore[union-attr]
-            gradients = theirs(torch.autograd.grad, total, list(leaves.values()), allow_unused=True)
-        after = plain([arg for arg in given if isinstance(arg, torch.Tensor)])
-        return Outcome(value=(plain(result), plain(list(gradients)), needs), inputs=tuple(after))
+        return [_called(namespace, name, case, rank, made) for case in cases]
 
     try:
-        return Outcome(value=on_ranks(len(args_R), work))
+        by_rank = on_ranks(max(len(args_R) for args_R, _, _ in cases), work)
     except RanksFailed as failed:
         return Outcome(error=failed.error)
+    return Outcome(value=[list(case) for case in zip(*by_rank, strict=True)])
+
+
+def _called(
+    namespace: Mapping[str, Any],
+    name: str,
+    case: tuple[Args, Any, Sequence[int]],
+    rank: int,
+    made: Mapping[Any, Any],
+) -> Outcome | None:
+    """What one rank has to tell of one case."""
+    args_R, cotangents_R, wrt = case
+    own = args_R[rank] if rank < len(args_R) else None
+    if own is None:
+        if wrt:
+            _all_need(True)
+        return None
+    args = [made[tuple(arg["ranks"])] if _is_group(arg) else arg for arg in own]
+    leaves = {place: args[place].clone().requires_grad_() for place in wrt}
+    given = [leaves[place].clone() if place in wrt else arg for place, arg in enumerate(args)]
+    result = theirs(namespace[name], *given)
+    needs = isinstance(result, torch.Tensor) and result.requires_grad
+    gradients: Sequence[torch.Tensor | None] = [None] * len(wrt)
+    if wrt and _all_need(needs and result.shape == cotangents_R[rank].shape):
+        total = (result * cotangents_R[rank].to(result.dtype)).sum()
+        gradients = theirs(torch.autograd.grad, total, list(leaves.values()), allow_unused=True)
+    after = plain([arg for arg in given if isinstance(arg, torch.Tensor)])
+    return Outcome(value=(plain(result), plain(list(gradients)), needs), inputs=tuple(after))
 
 
 def _is_group(arg: Any) -> bool:
