@@ -17,6 +17,23 @@ c.CourseDirectory.release_directory = "notebooks"
 # What a learner sees in place of an answer.
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError  # your code here"}
 
+# An exercise may bring code of its own for that place: moe_course/authoring/stubs.py says how. The other
+# preprocessors are nbgrader's usual ones.
+c.GenerateAssignment.preprocessors = [
+    "nbgrader.preprocessors.IncludeHeaderFooter",
+    "nbgrader.preprocessors.InstantiateTests",
+    "nbgrader.preprocessors.LockCells",
+    "moe_course.authoring.stubs.Stubs",
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.CheckCellMetadata",
+    "nbgrader.preprocessors.ComputeChecksums",
+    "nbgrader.preprocessors.SaveCells",
+    "nbgrader.preprocessors.ClearHiddenTests",
+    "nbgrader.preprocessors.ClearMarkScheme",
+    "nbgrader.preprocessors.ComputeChecksums",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+
 # A check takes seconds; what takes minutes hangs. The interrupted cell leaves the kernel to the next one if the
 # kernel has time to say so: after the default of 4 seconds nbgrader would give up the whole submission.
 c.ExecutePreprocessor.timeout = 120

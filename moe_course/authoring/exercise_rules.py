@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nbformat import NotebookNode
 
+from moe_course.authoring import stubs
 from moe_course.grading.exercises.registry import Exercise
 
 Found = Iterator[tuple[str, str]]
@@ -103,8 +104,13 @@ def _is_heading(cell: NotebookNode) -> bool:
 
 
 def leaks(released: NotebookNode, authored: NotebookNode) -> Found:
-    """The release contains no marker of a solution, and no line that would give an answer away."""
-    lines = {line.strip() for cell in code_cells(authored) for line in _answer(cell.source)}
+    """The release contains no marker of a solution, and no line that would give an answer away.
+
+    A line of an answer that the exercise's own stub has as well tells nothing.
+    """
+    parts = [stubs.split(cell.source) for cell in code_cells(authored)]
+    shown = {line.strip() for _, stub in parts for line in stub}
+    lines = {line.strip() for answer, _ in parts for line in answer} - shown
     telling = sorted(line for line in lines if len(line) >= TELLING and not line.startswith("#"))
     for cell in released.cells:
         if re.search(r"(?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)", cell.source):
@@ -112,16 +118,6 @@ def leaks(released: NotebookNode, authored: NotebookNode) -> Found:
         for line in telling:
             if line in cell.source:
                 yield cell.id, f"a line of an answer is in the release: {line}"
-
-
-def _answer(source: str) -> Iterator[str]:
-    """The lines between the markers of a solution cell."""
-    inside = False
-    for line in source.splitlines():
-        if "BEGIN SOLUTION" in line or "END SOLUTION" in line:
-            inside = "BEGIN" in line
-        elif inside:
-            yield line
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import nbformat
 from nbformat import NotebookNode
 
-from moe_course.authoring import exercise_rules, promises, times
+from moe_course.authoring import exercise_rules, promises, stubs, times
 from moe_course.authoring.exercise_rules import Found, code_cells, markdown_cells
 from moe_course.grading.exercises.registry import Exercise, exercises_of
 
@@ -155,8 +155,10 @@ def _lengths(notebook: NotebookNode) -> Found:
 
 
 def _count_lines(source: str) -> int:
-    """The number of lines of a cell, without the two that mark a solution."""
-    return sum("BEGIN SOLUTION" not in line and "END SOLUTION" not in line for line in source.splitlines())
+    """The number of lines of a cell, without its stub and without the lines that mark a solution."""
+    stub = stubs.split(source)[1]
+    marks = sum("BEGIN SOLUTION" in line or "END SOLUTION" in line for line in source.splitlines())
+    return len(source.splitlines()) - marks - (len(stub) + 1 if stub else 0)
 
 
 def _nothing_foreign(notebook: NotebookNode) -> Found:

@@ -56,6 +56,7 @@ class Arm:
     """What one arm of the experiment does to balance the load; by default nothing.
 
     The functions get one run at a time. extra_loss: (logits_TE, idx_TK) -> what is added to the task's loss.
+    gate: logits_TE -> weights_TK and idx_TK, all that decides who works on a point.
     select: (probs_TE, bias_E) -> idx_TK with K = 1, and update: (bias_E, counts_E) -> the bias of the next step.
     expert_choice: probs_TE -> weights_EC and idx_EC. noise: the scale of the noise on the logits, in training.
     renormalize: divide the weight by itself, the mistake of notebook 02. fixed: a routing that never learns, "random"
@@ -65,6 +66,7 @@ class Arm:
     """
 
     extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    gate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     select: Callable[[Tensor, Tensor], Tensor] | None = None
     update: Callable[[Tensor, Tensor], Tensor] | None = None
     expert_choice: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
@@ -209,6 +211,10 @@ def _route(
 ) -> tuple[Tensor, Tensor]:
     """gates_BTE, which are 0 where an expert does not get a point, and the expert of each point, idx_BTK (K = 1)."""
     probs_BTE = logits_BTE.softmax(dim=-1)
+    if arm.gate:
+        routed = [arm.gate(logits_TE) for logits_TE in logits_BTE]
+        gates = [torch.zeros_like(z).scatter(1, i, w) for z, (w, i) in zip(logits_BTE, routed, strict=True)]
+        return torch.stack(gates), torch.stack([idx_TK for _, idx_TK in routed])
     if arm.expert_choice:
         chosen = [arm.expert_choice(probs_TE) for probs_TE in probs_BTE]
         gates = [

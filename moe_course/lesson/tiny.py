@@ -155,7 +155,7 @@ class TinyRun:
     loss: cross-entropy of the translations, nats. router_gradient: norm of the gradient on the router.
     router_movement: distance of the router from its start, in units of its length at the start. load: each
     expert's share of the words, one load_E a step. The tables have the share of each dialect's words that went
-    to each expert, before and after training.
+    to each expert, before and after training. model: as it is after training.
     """
 
     seed: int
@@ -167,6 +167,7 @@ class TinyRun:
     table_after_GE: Tensor
     word_weight: Tensor
     word_loss: Tensor
+    model: TinyMoE
 
     @property
     def final_loss(self) -> float:
@@ -244,7 +245,7 @@ def train(
             after_step(_of_words(idx_TK, len(rows)))
     after_GE = routing_table(model, stream, c)
     word_weight, word_loss = (torch.cat(found) for found in zip(*words, strict=True))
-    return TinyRun(seed, loss, gradient, movement, load, before_GE, after_GE, word_weight, word_loss)
+    return TinyRun(seed, loss, gradient, movement, load, before_GE, after_GE, word_weight, word_loss, model)
 
 
 def _optimizers(model: TinyMoE, config: TinyConfig) -> list[torch.optim.Optimizer]:

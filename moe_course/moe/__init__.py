@@ -53,6 +53,13 @@ _HOME = {
     "uniform_drop_rate": "capacity",
     "depends_on_future": "leaks",
     "depends_on_batch": "leaks",
+    "gate": "clinic",
+    "route_with_loss": "clinic",
+    "biased_gate": "clinic",
+    "BalancedGate": "clinic",
+    "route_in_bf16": "clinic",
+    "context_router": "clinic",
+    "decode_experts": "clinic",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -79,6 +79,10 @@ _HOME = {
     "training_curves": "training",
     "seed_dots": "training",
     "domain_gaps": "training",
+    "seed_curves": "clinic",
+    "dots_by_seed": "clinic",
+    "seed_loads": "clinic",
+    "growth": "clinic",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -41,11 +41,13 @@ _BALANCE = "moe_course.moe.balance"
 _CAPACITY = "moe_course.moe.capacity"
 _LEAKS = "moe_course.moe.leaks"
 _COUNTS = "moe_course.moe.counts"
+_LOOP = "moe_course.moe.loop"
 _DISPATCHERS = ("moe_course.moe.dispatchers", "moe_course.moe.fused")
 _TINY = "moe_course.lesson.tiny"
 _LIMITED = "moe_course.lesson.limited"
 _OBJECTIVE = "moe_course.lm.training.objective"
 _STEP = "moe_course.lm.training.step"
+_CLINIC = "moe_course.moe.clinic"
 _SPECIALIZATION = "moe_course.analysis.specialization"
 
 _PARALLEL = "moe_course.systems.expert_parallel"
@@ -64,7 +66,7 @@ _ALL = (
     Exercise("2.2", "02_topk_routing", _ROUTER, ("top_k_gate",), (_BALANCE, _MODERN)),
     Exercise("2.3", "02_topk_routing", _ROUTER, ("sparse_gates",)),
     Exercise("2.4", "02_topk_routing", _ROUTER, ("noisy_logits",)),
-    Exercise("2.5", "02_topk_routing", "moe_course.moe.loop", ("moe_loop",), (_DISPATCH, *_DISPATCHERS)),
+    Exercise("2.5", "02_topk_routing", _LOOP, ("moe_loop",), (_DISPATCH, *_DISPATCHERS)),
     Exercise("2.6", "02_topk_routing", _ROUTER, ("switch_gate",)),
     Exercise("2.7", "02_topk_routing", _ROUTER, ("router_gradient",)),
     Exercise("3.1", "03_dispatch", _DISPATCH, ("plan_dispatch",), (*_DISPATCHERS, _COUNTS)),
@@ -116,6 +118,13 @@ _ALL = (
     Exercise("9.6", "09_expert_parallelism", _PARALLEL, ("expert_parallel_forward",)),
     Exercise("9.7", "09_expert_parallelism", _COMMUNICATION, ("step_time",)),
     Exercise("9.8", "09_expert_parallelism", _PLACEMENT, ("place_experts",)),
+    Exercise("11.1", "11_clinic", _CLINIC, ("gate",), (_ROUTER, _MODERN)),
+    Exercise("11.2", "11_clinic", _CLINIC, ("route_with_loss",), (_BALANCE,)),
+    Exercise("11.3", "11_clinic", _CLINIC, ("biased_gate",)),
+    Exercise("11.4", "11_clinic", _CLINIC, ("BalancedGate",)),
+    Exercise("11.7", "11_clinic", _CLINIC, ("route_in_bf16",)),
+    Exercise("11.8", "11_clinic", _CLINIC, ("context_router",)),
+    Exercise("11.9", "11_clinic", _CLINIC, ("decode_experts",), (_LOOP, _DISPATCH, *_DISPATCHERS)),
     *(
         Exercise(mine["number"], mine["notebook"], mine.get("library", ""), tuple(mine["parts"]))
         for mine in custom_course.settings()["exercise"]

@@ -48,7 +48,7 @@ OTHERS = (  # what those modules, and the probes, look up in Python and in PyTor
         "torch.autograd",
     ),
     *("torch.autograd.graph", "torch.nn", "torch.nn.functional", "torch.optim", "torch.overrides"),
-    *("torch.random", "torch.testing"),
+    *("torch.random", "torch.testing", "torch.utils._python_dispatch", "torch.utils.checkpoint"),
 )
 
 _world: list[Any] = [
