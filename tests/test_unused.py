@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "moe_course"
 CALLED_BY_LIBRARIES = {  # methods that a base class of another library calls
     "on_visit",
+    "setup_context",
     *(
         "ask_exit",
         "enable_gui",
