@@ -83,3 +83,16 @@ def test_wrong_usage_exits_with_2(wrong):
     with pytest.raises(SystemExit) as ended:
         main(wrong)
     assert ended.value.code == 2
+
+
+def test_the_card_is_printed_and_written(tmp_path, capsys):
+    (tmp_path / ".moe-course").mkdir()
+    (tmp_path / ".moe-course" / "card.json").write_text('{"cost": {"bytes of a step": 7}}', encoding="utf-8")
+    page = tmp_path / "card.html"
+    assert main(["card", str(tmp_path), "--html", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert "bytes of a step: 7" in said
+    assert "Still to come: Active parameters per token (notebooks 02 and 10), Stability" in said
+    assert "bytes of a step" in page.read_text(encoding="utf-8")
+    assert main(["card", str(tmp_path / "elsewhere")]) == 2
+    assert "no work folder" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def named(name: str, root: Path, seed: int = 1) -> list[Named]:
 
 
 def _named(entry: Entry, seed: int) -> Named:
-    verdict = grade(entry.exercise, LiveSubject({entry.exercise: entry.written}), seed, hidden=False)
+    verdict = grade(entry.exercise, LiveSubject(entry.namespace), seed, hidden=False)
     found = verdict.diagnosis.name if verdict.diagnosis else ""
     first = next((result for result in verdict.checks if result.failure), None)
     told = bool(verdict.reason or (first and first.failure and first.failure.complete))

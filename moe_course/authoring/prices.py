@@ -54,7 +54,7 @@ def prices(name: str, root: Path, seeds: Sequence[int] = (1,)) -> list[Price]:
     found = []
     for entry in entries(root / "tests" / "misconceptions", name):
         kind = FORM if entry.form else CORE
-        found.append(price(name, entry.name, kind, {name: entry.written}, seeds))
+        found.append(price(name, entry.name, kind, entry.namespace, seeds))
     for label, stub in stubs(EXERCISES[name]).items():
         found.append(price(name, label, STUB, {name: stub}, seeds))
     return found

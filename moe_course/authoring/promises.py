@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 
 from moe_course.authoring.exercise_rules import markdown_cells
 
-PLANNED = ("10",)
+PLANNED: tuple[str, ...] = ()
 """Numbers of notebooks that do not exist yet and may be promised."""
 
 _MENTION = re.compile(r"\bnotebooks? (\d\d(?:(?:, | and | to )\d\d)*)")

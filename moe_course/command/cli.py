@@ -170,6 +170,22 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _card(args: argparse.Namespace) -> int:
+    from moe_course import files
+    from moe_course.lesson import card, home
+
+    state = (args.work or _work()) / home.STATE
+    if not state.is_dir():
+        raise ValueError(f"{state.parent} is no work folder, so it holds no card; moe-course start makes one")
+    print(card.as_text(state))
+    if missing := card.missing(state):
+        print(f"Still to come: {', '.join(missing)}")
+    if args.html:
+        files.write(args.html, card.as_page(state))
+        print(f"written to {args.html}")
+    return 0
+
+
 def _reset(args: argparse.Namespace) -> int:
     from moe_course.lesson import workspace
 
@@ -219,11 +235,14 @@ def build_parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("start", _start, "make your own copy of the notebooks, or update it; keeps all you wrote"),
         ("status", _status, "what you have passed, what is open and what comes next"),
+        ("card", _card, "the model card of the course: parameters, routing, and cost of serving"),
     ):
         added = command(name, run, text)
         added.add_argument(
             "work", nargs="?", type=Path, metavar="FOLDER", help="default: work/ of the course"
         )
+        if name == "card":
+            added.add_argument("--html", type=Path, metavar="FILE", help="write it as a page, too")
 
     reset = command("reset", _reset, "put the stub of an exercise back and keep a copy of your code")
     reset.add_argument("exercise", metavar="EXERCISE", help="its name, or its number such as 2.2")

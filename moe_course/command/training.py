@@ -73,19 +73,22 @@ def add_commands(command: Adder) -> None:
     bench = command("bench", _bench, "how fast this machine is, each contender in its turn")
     bench.add_argument(
         "what",
-        choices=("train", "layer", "gpu"),
-        help="training steps, one MoE layer, or all that is to be measured on a new GPU",
+        choices=("train", "decode", "layer", "gpu"),
+        help="training steps, decoding, one MoE layer, or all that is to be measured on a new GPU",
     )
     bench.add_argument(
-        "--preset", metavar="NAME", help="train: cpu, t4 or h100; gpu: t4 or h100, as suits it"
+        "--preset", metavar="NAME", help="train, decode: cpu, t4 or h100; gpu: t4 or h100, as suits it"
     )
     bench.add_argument(
-        "--device", metavar="NAME", help="train: default as for `train`; gpu: cpu is a rehearsal"
+        "--device", metavar="NAME", help="train, decode: default as for `train`; gpu: cpu is a rehearsal"
     )
     bench.add_argument("--data", default="default", metavar="SPEC", help="gpu: as for `train`")
     bench.add_argument("--compile", action="store_true", help="train: use torch.compile")
     bench.add_argument("--accumulate", type=int, metavar="N", help="train: pieces of a batch")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="layer: 1 2")
+    bench.add_argument(
+        "--batches", type=int, nargs="+", default=[1, 4, 16, 64], metavar="B", help="decode: 1 4 16 64"
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="layer, gpu: write all figures there")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default 5)")
 
@@ -231,7 +234,7 @@ def _bench(args: argparse.Namespace) -> int:
     if args.what == "gpu":
         return _bench_gpu(args)
     args.preset = args.preset or "cpu"
-    from moe_course.lm.experiment import bench
+    from moe_course.lm.experiment import bench, decode_bench
     from moe_course.lm.experiment.recipe import PRESETS
     from moe_course.lm.training import parallel
 
@@ -239,6 +242,13 @@ def _bench(args: argparse.Namespace) -> int:
         raise ValueError(f"no preset {args.preset!r}; there are {', '.join(PRESETS)}")
     device = parallel.start(args.device)
     _need_gpu(args.preset, args.device, device)
+    if args.what == "decode":
+        if min(args.batches) < 1:
+            raise ValueError(f"--batches takes numbers from 1, got {min(args.batches)}")
+        models = decode_bench.arms(args.preset, device)
+        print(decode_bench.table(decode_bench.bench(models, args.batches, rounds=args.rounds)))
+        parallel.stop()
+        return 0
     speeds = bench.train(args.preset, args.rounds, device, settings=_settings(args))
     if parallel.rank_and_size()[0] == 0:
         print(bench.table(speeds))

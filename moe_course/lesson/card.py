@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from moe_course.lesson import home
@@ -12,8 +13,8 @@ from moe_course.viz.style import publish
 
 FILE = "card.json"
 SECTIONS = {
-    "active": ("Active parameters per token", "notebook 02"),
-    "stability": ("Stability of the routing", "notebooks 02 to 05"),
+    "active": ("Active parameters per token", "notebooks 02 and 10"),
+    "stability": ("Stability of the routing", "notebooks 02 to 10"),
     "cost": ("Cost of serving", "notebooks 09 and 10"),
 }
 _session: dict[str, dict[str, Any]] = {}
@@ -37,21 +38,51 @@ def update(section: str, values: Mapping[str, bool | int | float | str]) -> None
 
 def show() -> None:
     """Show the card as it is now; an empty section says which notebook fills it."""
-    card, rows, lines = _load(), [], []
-    for section, (title, source) in SECTIONS.items():
-        rows.append(f'<tr style="background:none"><th colspan="2" style="text-align:left">{title}</th></tr>')
-        values = card.get(section) or {"to come": source}
+    publish(as_html(), as_text())
+
+
+def as_text(state: Path | None = None) -> str:
+    """The card for a terminal. state: the folder .moe-course that holds it; by default that of this work folder."""
+    lines: list[str] = []
+    for title, values in _filled(state):
         lines += [title, *(f"  {name}: {_format(value)}" for name, value in values.items())]
+    return "\n".join(lines)
+
+
+def as_html(state: Path | None = None) -> str:
+    """The card as a table."""
+    rows = []
+    for title, values in _filled(state):
+        rows.append(f'<tr style="background:none"><th colspan="2" style="text-align:left">{title}</th></tr>')
         rows += [
             f'<tr style="background:none"><td style="text-align:left">{html.escape(str(name))}</td>'
             f'<td style="text-align:right">{html.escape(_format(value))}</td></tr>'
             for name, value in values.items()
         ]
-    publish(f"<table><caption><b>The tiny MoE</b></caption>{''.join(rows)}</table>", "\n".join(lines))
+    return f"<table><caption><b>The tiny MoE</b></caption>{''.join(rows)}</table>"
 
 
-def _load() -> dict[str, dict[str, Any]]:
-    state = home.state_dir()
+def as_page(state: Path | None = None) -> str:
+    """The card as a page of its own."""
+    style = "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:44em}td,th{padding:.2em .8em}"
+    head = f'<meta charset="utf-8"><title>Model card</title><style>{style}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{as_html(state)}</body></html>\n'
+
+
+def missing(state: Path | None = None) -> list[str]:
+    """The sections that are still empty, each with the notebook that fills it."""
+    card = _load(state)
+    return [f"{title} ({source})" for name, (title, source) in SECTIONS.items() if not card.get(name)]
+
+
+def _filled(state: Path | None) -> list[tuple[str, Mapping[str, Any]]]:
+    """(title, values) of each section."""
+    card = _load(state)
+    return [(title, card.get(name) or {"to come": source}) for name, (title, source) in SECTIONS.items()]
+
+
+def _load(state: Path | None = None) -> dict[str, dict[str, Any]]:
+    state = state or home.state_dir()
     return home.read_json(state / FILE) if state else dict(_session)
 
 

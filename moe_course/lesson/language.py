@@ -87,13 +87,17 @@ def train(
     return _study(folder, text, result)
 
 
-def load_or_train() -> Study:
-    """The mixture that notebook 07 trained; if there is none, one that is trained now, for fewer steps."""
-    folder = _runs() / f"moe-{_recipe('moe').plan.steps}"
-    if (folder / trial.RESULT).exists():
-        return train("moe")
-    print(f"Notebook 07 has trained no model here, so a small one is trained now: {_quick_steps()} steps.")
-    return train("moe", steps=_quick_steps())
+def load_or_train(steps: int | None = None) -> Study:
+    """The mixture that notebook 07 trained, or 08; if there is none, one that is trained now, for fewer steps.
+
+    steps: how many; by default as many as notebook 08 needs.
+    """
+    for known in (None, _quick_steps()):
+        if (_runs() / f"moe-{_recipe('moe', known).plan.steps}" / trial.RESULT).exists():
+            return train("moe", steps=known)
+    steps = min(steps or _quick_steps(), _quick_steps())
+    print(f"Notebook 07 has trained no model here, so a small one is trained now: {steps} steps.")
+    return train("moe", steps=steps)
 
 
 def text() -> trial.Text:

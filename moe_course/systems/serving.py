@@ -141,7 +141,7 @@ def quantize_int8(w_EDF: Tensor) -> tuple[Tensor, Tensor]:
     scale_EF = (w_EDF.abs().amax(dim=1).to(exact) / 127).to(w_EDF.dtype)
     scale_EF = torch.where(scale_EF == 0, 1, scale_EF)
     q_EDF = (w_EDF.to(exact) / scale_EF[:, None].to(exact)).round()
-    return q_EDF.clamp(-127, 127).to(torch.int8), scale_EF  # a rounded scale may be too small
+    return q_EDF.clamp(-127, 127).to(torch.int8), scale_EF  # very small scales are rounded far
 
 
 def dequantize_int8(q_EDF: Tensor, scale_EF: Tensor) -> Tensor:

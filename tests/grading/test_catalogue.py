@@ -30,7 +30,7 @@ def all_entries(kind: str) -> list[Entry]:
 
 
 def subject_of(entry: Entry) -> LiveSubject:
-    return LiveSubject({entry.exercise: entry.written})
+    return LiveSubject(entry.namespace)
 
 
 def title(entry: Entry) -> str:

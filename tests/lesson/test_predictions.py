@@ -134,7 +134,7 @@ def test_the_card_keeps_what_it_was_told(work, monkeypatch):
     shown = []
     monkeypatch.setattr(card, "publish", lambda markup, text: shown.append(text))
     card.show()
-    assert "to come: notebook 02" in shown[-1]
+    assert "to come: notebooks 02 and 10" in shown[-1]
     card.update("active", {"total": 3328})
     card.update("active", {"active": 640})
     card.show()
@@ -155,3 +155,14 @@ def test_the_card_works_without_a_work_folder(monkeypatch, tmp_path):
     card.show()
     assert "bytes: 2.5" in shown[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_as_a_page(work):
+    card.update("active", {"total <b>": 3328})
+    card.update("cost", {"bytes": 7})
+    state = work / home.STATE
+    page = card.as_page(state)
+    assert page.startswith("<!doctype html>")
+    assert "total &lt;b&gt;" in page
+    assert "3,328" in page
+    assert card.missing(state) == ["Stability of the routing (notebooks 02 to 10)"]

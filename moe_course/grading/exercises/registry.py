@@ -49,6 +49,7 @@ _OBJECTIVE = "moe_course.lm.training.objective"
 _STEP = "moe_course.lm.training.step"
 _CLINIC = "moe_course.moe.clinic"
 _SPECIALIZATION = "moe_course.analysis.specialization"
+_SERVING = "moe_course.systems.serving"
 
 _PARALLEL = "moe_course.systems.expert_parallel"
 _COMMUNICATION = "moe_course.systems.communication"
@@ -118,6 +119,12 @@ _ALL = (
     Exercise("9.6", "09_expert_parallelism", _PARALLEL, ("expert_parallel_forward",)),
     Exercise("9.7", "09_expert_parallelism", _COMMUNICATION, ("step_time",)),
     Exercise("9.8", "09_expert_parallelism", _PLACEMENT, ("place_experts",)),
+    Exercise("10.1", "10_serving", _SERVING, ("expected_distinct_experts",), ("moe_course.systems.traces",)),
+    Exercise("10.2", "10_serving", _SERVING, ("decode_bytes",)),
+    Exercise("10.3", "10_serving", _SERVING, ("decode_seconds",)),
+    Exercise("10.4", "10_serving", _SERVING, ("simulate_expert_cache",)),
+    Exercise("10.5", "10_serving", _SERVING, ("tail_latency",)),
+    Exercise("10.6", "10_serving", _SERVING, ("quantize_int8", "dequantize_int8")),
     Exercise("11.1", "11_clinic", _CLINIC, ("gate",), (_ROUTER, _MODERN)),
     Exercise("11.2", "11_clinic", _CLINIC, ("route_with_loss",), (_BALANCE,)),
     Exercise("11.3", "11_clinic", _CLINIC, ("biased_gate",)),

@@ -6,6 +6,7 @@ docstring is the question that would help, and `@caught_by("criterion")` names t
 place, a type, an unchecked argument); without it the idea itself is wrong. `<mistake>__<how>` is the same mistake
 written so that it gives other numbers; a learner reads the name up to the two underscores.
 `alternatives/NN_topic/<exercise>.py`: each public function or class is a correct solution in another style.
+For an exercise in several parts each entry is a class with the parts as its static methods.
 """
 
 from __future__ import annotations
@@ -46,9 +47,20 @@ class Entry:
     file: Path
 
     @property
+    def namespace(self) -> dict[str, Any]:
+        """What a learner's namespace would hold; of an exercise in several parts, a class has them as its methods."""
+        parts = EXERCISES[self.exercise].parts
+        return (
+            {self.exercise: self.written} if len(parts) == 1 else {p: getattr(self.written, p) for p in parts}
+        )
+
+    @property
     def cell(self) -> str:
         """Source that defines the exercise the way this entry does."""
-        return f"{self.file.read_text(encoding='utf-8')}\n\n{self.exercise} = {self.name}\n"
+        parts = EXERCISES[self.exercise].parts
+        names = [self.name] if len(parts) == 1 else [f"{self.name}.{part}" for part in parts]
+        defined = "\n".join(f"{part} = {name}" for part, name in zip(parts, names, strict=True))
+        return f"{self.file.read_text(encoding='utf-8')}\n\n{defined}\n"
 
 
 def caught_by(criterion: str, form: bool = False) -> Callable[[D], D]:
@@ -100,7 +112,7 @@ def record(folder: Path, notebook: str, known: str = "{}", with_criteria: bool =
             library = LiveSubject(library_parts(exercise))
             found = {"": {"made_of": made_of, "replies": behaviour(exercise.name, library)}}
             for entry in entries(folder, exercise.name):
-                subject = LiveSubject({entry.exercise: entry.written})
+                subject = LiveSubject(entry.namespace)
                 found[entry.name] = {
                     "question": entry.question,
                     "fails": failing(exercise.name, subject) if with_criteria else [],
