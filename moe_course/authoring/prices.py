@@ -108,8 +108,11 @@ def _copies(args: Sequence[Any]) -> Sequence[Any]:
     """Arguments to compute with, so that a stub changes nothing: a training step would train the model itself."""
     try:
         return copy.deepcopy(tuple(args))
-    except (RuntimeError, TypeError):  # what autograd has made, and generators, cannot be copied
-        return args
+    except (
+        RuntimeError,
+        TypeError,
+    ):  # what autograd has made, generators and process groups cannot be copied
+        return tuple(arg if len(args) == 1 else _copies((arg,))[0] for arg in args)
 
 
 def filled(value: Any, number: int) -> Any:

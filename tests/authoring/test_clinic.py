@@ -19,6 +19,7 @@ from moe_course.grading.judge.verdict import grade
 from moe_course.lesson import clinic, collapse, instruments, timing
 from moe_course.moe import clinic as right
 from moe_course.moe import depends_on_batch, depends_on_future
+from moe_course.systems import parallel_gradients
 
 ROOT = Path(__file__).parents[2]
 PATIENTS = [exercise.name for exercise in exercises_of("11_clinic")]
@@ -61,6 +62,8 @@ GIVEAWAYS = {
     "route_with_loss": r"twice|second softmax|double softmax|two softmax|already (a )?(probab|softmax)",
     "biased_gate": r"unbiased|biased (values|weights|scores)|without the bias|subtract",
     "BalancedGate": r"hook|recompute|evaluation pass|checkpoint|counted twice|is_grad_enabled|self\.training",
+    "reduce_gradients": r"divid(e|ing) by|replicas|leaves a factor",
+    "clip_gradients": r"own rank|squares\*? of|mean, a sum",
     "route_in_bf16": r"upcast|product in|before the product|bf16 logits|bfloat16 logits|round(s|ed) logits",
     "context_router": r"future|prefix|later (token|word|position)s? (is|are) (read|seen)|whole sequence|leak",
     "decode_experts": r"idle|without tokens are|unique|only the (hit|used)|every expert is visited",
@@ -184,6 +187,30 @@ def test_case_4_the_sign_rule_forgives_a_uniform_doubling():
     gate.counts_E += 2 * torch.tensor([1, 5, 2, 4])
     gate.update_bias(0.1)
     assert torch.equal(gate.bias_E, once)
+
+
+def test_case_5_scales_experts_by_the_ranks_that_share_them_and_adam_hides_it():
+    for parallel in (1, 2, 4):
+        sick = clinic.gradients_on_ranks(clinic.admitted("reduce_gradients"), parallel)
+        assert sick == {"router": 1.0, "experts": pytest.approx(parallel, abs=2e-3)}
+    well = clinic.gradients_on_ranks(parallel_gradients.reduce_gradients, 2)
+    assert well == {"router": 1.0, "experts": pytest.approx(1, abs=2e-3)}
+    for seed in EIGHT:
+        adam, sgd = (
+            [float(clinic.trained_with_factor(factor, kind, seed, 60)[-1]) for factor in (1, 2)]
+            for kind in ("adam", "sgd")
+        )
+        assert abs(adam[0] - adam[1]) < 0.2 * abs(sgd[0] - sgd[1])
+
+
+def test_case_6_lets_copies_drift_apart():
+    for seed in (0, 1, 2):
+        sick = clinic.clipped_on_ranks(clinic.admitted("clip_gradients"), seed, steps=8)
+        assert sick.distance_S[-1] > 0.01
+        assert (sick.norm_RS[0] < sick.norm_RS[1]).all()
+    well = clinic.clipped_on_ranks(parallel_gradients.clip_gradients, 0, steps=8)
+    assert well.distance_S.max() == 0
+    torch.testing.assert_close(well.norm_RS[0], well.true_S)
 
 
 def test_case_7_hides_where_experts_are_few():

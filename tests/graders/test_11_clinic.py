@@ -8,8 +8,8 @@ from graders import oracles, oracles_clinic
 from graders.common import dtypes, expect_values, named, seed, short, strided, together, whole
 from graders.oracles_balance import biased_scores
 from graders.probes import call, vjp
-from graders.probes.clinic import gate_program, work_of
-from graders.values import expect_dtype
+from graders.probes.clinic import gate_program, in_place_on_ranks, work_of
+from graders.values import expect_dtype, expect_type, expect_value
 from moe_course.grading.exercises.expect import (
     INTEGERS,
     CheckFailed,
@@ -586,6 +586,216 @@ class TestBalancedGate:
         half = subject.run(gate_program, "BalancedGate", (3, 5, 2), router_DE, bias_E, [plain], "bfloat16")
         kind = half.error or str(getattr(half.value["weights"], "dtype", None))
         return [outs[0], *(out.error or [out.value["counts"], out.value["bias"]] for out in outs[1:]), kind]
+
+
+def lists(shapes, rng, dtype=torch.float32):
+    """One tensor of each shape."""
+    return [torch.randn(*shape, generator=rng).to(dtype) for shape in shapes]
+
+
+def compare_lists(got, want, what, rank, given, **tolerance):
+    """The tensors of a list after the call, on one rank."""
+    for place, (mine, right) in enumerate(zip(got, want, strict=True)):
+        axes = "XYZ"[: right.dim()]
+        expect_values(
+            mine, right, axes, given, what=f"{what}[{place}] on rank {rank}, afterwards", **tolerance
+        )
+
+
+@grades("reduce_gradients", hidden=4)
+class TestReduceGradients:
+    @staticmethod
+    def case(rng, groups_of, ranks, outside=(), dtype=torch.float32):
+        """Arguments by rank, and what the two lists are afterwards.
+
+        Of the ranks that take part, `groups_of` neighbours hold all experts together; those with the same place in
+        their groups hold the same experts. Ranks in `outside` look on.
+        """
+        world = [rank for rank in range(ranks + len(outside)) if rank not in outside]
+        shared = {rank: lists(((3, 2), (4,)), rng, dtype) for rank in world}
+        experts = {rank: lists(((2, 3, 2), (2, 4, 3)), rng, dtype) for rank in world}
+        args, want = [[] for _ in range(ranks + len(outside))], {}
+        for place, rank in enumerate(world):
+            same = [other for q, other in enumerate(world) if q % groups_of == place % groups_of]
+            args[rank] = [shared[rank], experts[rank], {"ranks": same}, {"ranks": world}]
+            totals = [
+                [sum(parts) for parts in zip(*map(of.get, who), strict=True)]
+                for of, who in ((shared, world), (experts, same))
+            ]
+            want[rank] = [[total / ranks for total in part] for part in totals]
+        return args, want
+
+    def compare(self, subject, case, only=(0, 1), **tolerance):
+        args, want = case
+        told = {
+            f"rank {rank}": f"expert_group {a[2]['ranks']}, group {a[3]['ranks']}"
+            for rank, a in enumerate(args)
+            if a
+        }
+        first = min(want)
+        given = told | {f"expert_grads[0] on rank {first}": args[first][1][0]}
+        given |= {f"shared_grads[0] on rank {first}": args[first][0][0]} if 0 in only else {}
+        reply = returned(subject.run(in_place_on_ranks, "reduce_gradients", args), given)
+        for rank, parts in want.items():
+            for part in only:
+                what = ("shared_grads", "expert_grads")[part]
+                compare_lists(reply[rank][1][part], parts[part], what, rank, given, **tolerance)
+        return reply
+
+    @criterion(1, "the shared gradients", hint="Whose mean is the mean over the tokens of all ranks?")
+    def test_shared(self, subject, rng):
+        self.compare(subject, self.case(rng, 2, 2), only=(0,))
+
+    @criterion(
+        3,
+        "the gradients of the experts",
+        hint="Whose losses are in an expert's gradient before the call, and how many are there in all?",
+    )
+    def test_experts(self, subject, rng):
+        self.compare(subject, self.case(rng, 2, 4), only=(1,))
+        self.compare(subject, self.case(rng, 3, 3), only=(1,))
+
+    @criterion(
+        2,
+        "other layouts: every rank has all experts, and some ranks take no part",
+        hint="Which of the two groups says how many ranks there are, and is either of them always all ranks?",
+    )
+    def test_layouts(self, subject, rng):
+        self.compare(subject, self.case(rng, 1, 3))
+        self.compare(subject, self.case(rng, 2, 2, outside=(0,)))
+
+    test_together = together(4, test_shared, test_experts, test_layouts)
+
+    @criterion(
+        1,
+        "float64 and strided gradients, in place",
+        hint="Which tensors does the optimizer see: those that you were given, or new ones?",
+    )
+    def test_form(self, subject, rng):
+        args, want = self.case(rng, 2, 2, dtype=torch.float64)
+        for given in args:
+            given[:2] = [list(map(strided, part)) for part in given[:2]]
+        self.compare(subject, (args, want), rtol=1e-9, atol=1e-12)
+
+    def behaviour(self, subject):
+        outs = []
+        for number, layout in enumerate(((2, 2), (2, 4), (1, 2), (2, 2, (0,)))):
+            args, _ = self.case(seed(1151 + number), *layout)
+            out = subject.run(in_place_on_ranks, "reduce_gradients", args)
+            outs += (
+                [out.error] * 2
+                if out.error
+                else [[reply[1][part : part + 1] for reply in out.value] for part in (0, 1)]
+            )
+        return outs
+
+
+@grades("clip_gradients", hidden=4)
+class TestClipGradients:
+    @staticmethod
+    def case(rng, max_norm, ranks, outside=(), empty=(), dtype=torch.float32):
+        """Arguments by rank, the norm, and the lists afterwards.
+
+        max_norm is in units of the norm. empty: (rank, part) of lists without a tensor. The experts of later ranks
+        have larger gradients.
+        """
+        world = [rank for rank in range(ranks + len(outside)) if rank not in outside]
+        whole = lists(((3, 2), (4,)), rng, dtype)
+        shared = {rank: [] if (rank, 0) in empty else [part.clone() for part in whole] for rank in world}
+        experts = {rank: [] if (rank, 1) in empty else lists(((2, 3), (5,)), rng, dtype) for rank in world}
+        experts = {rank: [(1 + 2 * rank) * part for part in parts] for rank, parts in experts.items()}
+        once = [
+            *next((of for of in shared.values() if of), []),
+            *(part for of in experts.values() for part in of),
+        ]
+        norm = float(sum(part.double().square().sum() for part in once)) ** 0.5
+        args = [[] for _ in range(ranks + len(outside))]
+        for rank in world:
+            args[rank] = [shared[rank], experts[rank], max_norm * norm, {"ranks": world}]
+        scale = min(1.0, max_norm)
+        want = {rank: [[scale * part for part in of[rank]] for of in (shared, experts)] for rank in world}
+        return args, norm, want
+
+    def compare(self, subject, case, norms=True, gradients=True, rtol=1e-4):
+        args, norm, want = case
+        first = min(want)
+        given = {
+            "max_norm": args[first][2],
+            "|shared_grads|": length(args[first][0]),
+            **{f"|expert_grads| on rank {rank}": length(args[rank][1]) for rank in want},
+        }
+        reply = returned(subject.run(in_place_on_ranks, "clip_gradients", args), given)
+        for rank, parts in want.items():
+            if norms:
+                expect_value(reply[rank][0], norm, given, what=f"the norm on rank {rank}", atol=rtol * norm)
+            for part, what in enumerate(("shared_grads", "expert_grads")):
+                if gradients:
+                    compare_lists(reply[rank][1][part], parts[part], what, rank, given, rtol=rtol)
+        return reply, given
+
+    @criterion(
+        1, "gradients that are small enough stay as they are", hint="When should nothing at all be scaled?"
+    )
+    def test_small(self, subject, rng):
+        self.compare(subject, self.case(rng, 4.0, 2), norms=False)
+
+    @criterion(
+        3,
+        "the norm on every rank",
+        hint="Write all gradients that exist into one long list, each once. How long is it, and who holds what?",
+    )
+    def test_norm(self, subject, rng):
+        self.compare(subject, self.case(rng, 4.0, 2), gradients=False)
+        self.compare(subject, self.case(rng, 0.5, 3), gradients=False)
+
+    @criterion(
+        3,
+        "the gradients on every rank",
+        hint="Shared weights are equal on all ranks before the step. By which factor does each rank scale theirs?",
+    )
+    def test_scaled(self, subject, rng):
+        self.compare(subject, self.case(rng, 0.5, 2), norms=False)
+        self.compare(subject, self.case(rng, 0.01 * whole(rng, 3, 9), 3), norms=False)
+
+    @criterion(
+        2,
+        "ranks without shared gradients or without experts, and ranks that take no part",
+        hint="Who takes part in a collective operation: ranks that have something to add, or all of the group?",
+    )
+    def test_layouts(self, subject, rng):
+        self.compare(subject, self.case(rng, 0.5, 2, empty=((0, 1),)))
+        self.compare(subject, self.case(rng, 0.5, 2, outside=(0,), empty=((1, 0), (2, 0))))
+
+    test_together = together(4, test_small, test_norm, test_scaled, test_layouts)
+
+    @criterion(
+        1,
+        "a Python float, the same on every rank; float64 and strided gradients, in place",
+        hint="Which type does max_norm / norm need, and which tensors does the optimizer see?",
+    )
+    def test_form(self, subject, rng):
+        args, norm, want = self.case(rng, 0.5, 2, dtype=torch.float64)
+        for given in args:
+            given[:2] = [list(map(strided, part)) for part in given[:2]]
+        reply, given = self.compare(subject, (args, norm, want), rtol=1e-6)
+        for rank, (value, _) in enumerate(reply):
+            expect_type(value, float, given, what=f"the norm on rank {rank}")
+
+    def behaviour(self, subject):
+        outs = []
+        for number, (most, ranks) in enumerate(((4.0, 2), (0.5, 2), (0.5, 3), (0.05, 2))):
+            args, *_ = self.case(seed(1161 + number), most, ranks)
+            out = subject.run(in_place_on_ranks, "clip_gradients", args)
+            norms = out.error or [reply[0] for reply in out.value]
+            outs += [norms, out.error or [[part[:1] for part in reply[1]] for reply in out.value]]
+        lone = self.case(seed(1165), 0.5, 2, empty=((0, 1),))[0]
+        out = subject.run(in_place_on_ranks, "clip_gradients", lone)
+        return [*outs, out.error or [type(out.value[0][0]).__name__, out.value[1][1]]]
+
+
+def length(tensors):
+    """The norm of all numbers in a list of tensors."""
+    return round(float(sum(part.double().square().sum() for part in tensors)) ** 0.5, 4)
 
 
 @grades("route_in_bf16", hidden=4)

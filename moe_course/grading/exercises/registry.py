@@ -47,6 +47,7 @@ _TINY = "moe_course.lesson.tiny"
 _LIMITED = "moe_course.lesson.limited"
 _OBJECTIVE = "moe_course.lm.training.objective"
 _STEP = "moe_course.lm.training.step"
+_PARALLEL_GRADIENTS = "moe_course.systems.parallel_gradients"
 _CLINIC = "moe_course.moe.clinic"
 _SPECIALIZATION = "moe_course.analysis.specialization"
 _SERVING = "moe_course.systems.serving"
@@ -129,6 +130,8 @@ _ALL = (
     Exercise("11.2", "11_clinic", _CLINIC, ("route_with_loss",), (_BALANCE,)),
     Exercise("11.3", "11_clinic", _CLINIC, ("biased_gate",)),
     Exercise("11.4", "11_clinic", _CLINIC, ("BalancedGate",)),
+    Exercise("11.5", "11_clinic", _PARALLEL_GRADIENTS, ("reduce_gradients",)),
+    Exercise("11.6", "11_clinic", _PARALLEL_GRADIENTS, ("clip_gradients",)),
     Exercise("11.7", "11_clinic", _CLINIC, ("route_in_bf16",)),
     Exercise("11.8", "11_clinic", _CLINIC, ("context_router",)),
     Exercise("11.9", "11_clinic", _CLINIC, ("decode_experts",), (_LOOP, _DISPATCH, *_DISPATCHERS)),

@@ -29,6 +29,9 @@ _HOME = {
     "work_by_experts": "serving",
     "training_step": "serving",
     "on_random_text": "writing",
+    "gradients_on_ranks": "spreading",
+    "trained_with_factor": "spreading",
+    "clipped_on_ranks": "spreading",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _HOME)

@@ -104,6 +104,34 @@ class HiddenBalancedGate:
         public.expect_gates((report["weights"], report["idx"]), want_TE, 3, {"x_TD": x_TD})
 
 
+@grades("reduce_gradients")
+class HiddenReduceGradients:
+    @criterion(
+        4,
+        "four ranks in every layout, and ranks outside",
+        hint="Which number stays the same when the experts are spread over more ranks?",
+    )
+    def test_every_layout(self, subject, rng):
+        grader = public.TestReduceGradients()
+        for groups_of in (4, 2):
+            grader.compare(subject, grader.case(rng, groups_of, 4))
+        grader.compare(subject, grader.case(rng, 2, 2, outside=(1,)))
+
+
+@grades("clip_gradients")
+class HiddenClipGradients:
+    @criterion(
+        4,
+        "more ranks, some of them outside, one without experts",
+        hint="Which ranks must come to the same number, and what do they have to tell each other?",
+    )
+    def test_more_ranks(self, subject, rng):
+        grader = public.TestClipGradients()
+        grader.compare(subject, grader.case(rng, 0.3, 3, outside=(1,), empty=((2, 1),)))
+        grader.compare(subject, grader.case(rng, 0.9, 3))
+        grader.compare(subject, grader.case(rng, 3.0, 2))
+
+
 @grades("route_in_bf16")
 class HiddenRouteInBf16:
     @criterion(
