@@ -25,7 +25,7 @@ class Stubs(ClearSolutions):
         self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
     ) -> tuple[NotebookNode, dict[str, Any]]:
         """Replace the answer of a cell by the cell's own stub, or else by the course's."""
-        usual = self.code_stub
+        usual = self.code_stub  # type: ignore[has-type]  # a trait of nbgrader's, which has no types
         if own := split(cell.source)[1]:
             self.code_stub = {**usual, resources["language"]: "\n".join(own)}
         try:

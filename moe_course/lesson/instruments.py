@@ -39,7 +39,8 @@ def load_by_layer(
     that module's output: output -> (idx_TK, num_experts). Returns {name: load_E}. Raises ValueError for a name that
     the model has not, and for a router that did not run.
     """
-    modules, loads, handles = dict(model.named_modules()), {}, []
+    modules, handles = dict(model.named_modules()), []
+    loads: dict[str, Any] = {}
     if unknown := routers.keys() - modules.keys():
         raise ValueError(f"the model has no module {', '.join(sorted(unknown))}")
 

@@ -163,7 +163,8 @@ def counted(family: str) -> Sizes:
 
 @cache
 def _recorded() -> Mapping[str, Any]:
-    return json.loads(RECORDED.read_text(encoding="utf-8"))["models"]  # type: ignore[no-any-return]
+    models: Mapping[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))["models"]
+    return models
 
 
 def record() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from itertools import combinations
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ def faults(figure: Figure) -> list[str]:
     panel without one where the figure has none of its own.
     """
     figure.draw_without_rendering()  # places everything, and leaves the layout as a saved figure has it
-    page = figure.bbox
+    page: Any = figure.bbox
     texts = [(text, box) for text in _texts(figure) if (box := _box(text)).width > 1]
     return [
         *(f"cut off: {_said(text)}" for text, box in texts if not _inside(box, page)),

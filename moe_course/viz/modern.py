@@ -26,8 +26,8 @@ def split_symptom(runs: Mapping[str, Any], losses: Mapping[str, Sequence[float]]
         left.plot(np.convolve(run.loss, np.ones(20) / 20, mode="valid"), color=color, label=name)
     left.set(title="One seed", xlabel="step", ylabel="cross-entropy, nats", yscale="log")
     left.legend(fontsize=9)
-    for values in zip(*losses.values(), strict=True):
-        right.plot(values, range(len(values)), color=FAINT, lw=0.7, alpha=0.7, zorder=0)
+    for of_seed in zip(*losses.values(), strict=True):
+        right.plot(of_seed, range(len(of_seed)), color=FAINT, lw=0.7, alpha=0.7, zorder=0)
     for row, (values, color) in enumerate(zip(losses.values(), _ARMS, strict=False)):
         right.plot(values, [row] * len(values), "o", color=color, alpha=0.8, ms=5)
     *_, before, last = losses

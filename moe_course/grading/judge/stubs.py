@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +77,8 @@ def _numbers(value: Any) -> Iterator[torch.Tensor]:
     """The tensors and numbers in a nested value, in order, as tensors."""
     if isinstance(value, torch.Tensor):
         yield value
+    elif isinstance(value, int) and abs(value) > sys.float_info.max:
+        yield torch.tensor(math.inf if value > 0 else -math.inf, dtype=torch.float64)
     elif isinstance(value, bool | int | float):
         yield torch.tensor(value, dtype=None if isinstance(value, bool) else torch.float64)
     elif isinstance(value, list | tuple):

@@ -38,10 +38,10 @@ def gradients_on_ranks(reduce: Reduce, parallel: int, ranks: int = 4, seed: int 
         mine = slice(rank % parallel * here, (rank % parallel + 1) * here)
         router = router_DE.clone().requires_grad_()
         local = [w[mine].clone().requires_grad_() for w in weights]
-        gates = top_k_gate(router_probs(x_RTD[rank], router), TOP_K)
-        y_TD = expert_parallel_forward(
-            x_RTD[rank], *gates, *local, EXPERTS, groups[tuple(blocks[rank // parallel])]
-        )
+        weights_TK, idx_TK = top_k_gate(router_probs(x_RTD[rank], router), TOP_K)
+        w_gate, w_up, w_down = local
+        group = groups[tuple(blocks[rank // parallel])]
+        y_TD = expert_parallel_forward(x_RTD[rank], weights_TK, idx_TK, w_gate, w_up, w_down, EXPERTS, group)
         found = torch.autograd.grad(((y_TD - target_RTD[rank]) ** 2).mean(), [router, *local])
         reduce([found[0]], list(found[1:]), groups[tuple(replicas[rank % parallel])], dist.group.WORLD)
         return [gradient.detach() for gradient in found]
