@@ -81,11 +81,3 @@ def strided_gradients_lost(shared_grads, expert_grads, expert_group, group):
         for gradient in gradients:
             flat = gradient.contiguous()
             flat.copy_(_total(flat, members) / dist.get_world_size(group))
-
-
-@caught_by("form", form=True)
-def rounded_through_float32(shared_grads, expert_grads, expert_group, group):
-    """How many digits of a float64 gradient does float32 keep?"""
-    for gradients, members in ((shared_grads, group), (expert_grads, expert_group)):
-        for gradient in gradients:
-            gradient.copy_(_total(gradient.float(), members) / dist.get_world_size(group))
