@@ -162,8 +162,9 @@ class TestGatherTokens:
         hint="Row 0 of x_ND: which token does order_N[0] name?",
     )
     def test_one_slot(self, subject, rng):
-        for tokens, d_model in ((3, 2), (whole(rng, 5, 9), 4)):
-            self.compare(subject, self.inputs(tokens, d_model, 3, 1, rng))
+        x_TD, _, k = self.inputs(3, 2, 3, 1, rng)
+        self.compare(subject, (x_TD, torch.tensor([1, 2, 0]), k))  # its inverse is another order
+        self.compare(subject, self.inputs(whole(rng, 5, 9), 4, 3, 1, rng))
 
     @criterion(
         3,

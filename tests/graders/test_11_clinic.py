@@ -687,7 +687,11 @@ class TestReduceGradients:
                 if out.error
                 else [[reply[1][part : part + 1] for reply in out.value] for part in (0, 1)]
             )
-        return outs
+        args, _ = self.case(seed(1159), 2, 2)
+        for given in args:
+            given[:2] = [list(map(strided, part)) for part in given[:2]]
+        out = subject.run(in_place_on_ranks, "reduce_gradients", args)
+        return [*outs, out.error or [reply[1] for reply in out.value]]
 
 
 @grades("clip_gradients", hidden=4)
@@ -790,7 +794,11 @@ class TestClipGradients:
             outs += [norms, out.error or [[part[:1] for part in reply[1]] for reply in out.value]]
         lone = self.case(seed(1165), 0.5, 2, empty=((0, 1),))[0]
         out = subject.run(in_place_on_ranks, "clip_gradients", lone)
-        return [*outs, out.error or [type(out.value[0][0]).__name__, out.value[1][1]]]
+        some = subject.run(
+            in_place_on_ranks, "clip_gradients", self.case(seed(1166), 0.5, 2, outside=(0,))[0]
+        )
+        part = some.error or [reply[0] for reply in some.value[1:]]
+        return [*outs, out.error or [type(out.value[0][0]).__name__, out.value[1][1]], part]
 
 
 def length(tensors):

@@ -73,12 +73,6 @@ def own_rows_first(rows_ND, send_R, recv_R, group):
     return torch.cat([parts[place], *parts[:place], *parts[place + 1 :]])
 
 
-@caught_by("arrive")
-def nothing_sent(rows_ND, send_R, recv_R, group):
-    """Your rows come back as they are. Which call hands them to other ranks?"""
-    return rows_ND.clone()
-
-
 @caught_by("zeros")
 def absent_without_rows(rows_ND, send_R, recv_R, group):
     """This rank sends nothing. Are there rows for it, and who waits until it takes them?"""
