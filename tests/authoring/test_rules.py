@@ -251,7 +251,6 @@ BOOKS = {
         ("In notebook 03 we speak of phrenology.", ["notebook 03 never speaks of phreno"]),
         ("In notebooks 02 and 03 we speak of phrenology.", ["notebook 03 never speaks of phreno"]),
         ("Phrenology, in notebook 02, to come.", ["notebook 02 is called “to come”, and is there"]),
-        ("Phrenology is the subject of notebook 10.", []),
         ("Phrenology is the subject of notebook 17.", ["there is no notebook 17"]),
         ("The gradient returns in notebook 03.", []),
     ],
