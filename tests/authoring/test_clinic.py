@@ -273,7 +273,9 @@ def test_every_instrument_of_the_notebook_runs(monkeypatch):
     namespace = {"__name__": "notebook"}
     ordered = 0
     for cell in AUTHORED.cells:
-        if cell.cell_type == "code" and re.search("^setup|^ward|-(run|table|sliced|profile|instruments)$", cell.id):
+        if cell.cell_type == "code" and re.search(
+            "^setup|^ward|-(run|table|sliced|profile|instruments)$", cell.id
+        ):
             exec(cell.source, namespace)
         if cell.id.endswith("-instruments"):
             for name, run in namespace[cell.id.removesuffix("-instruments")].items():

@@ -5,6 +5,7 @@ that a slip in `moe_course.published` cannot hide behind itself. On the meta dev
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -202,6 +203,8 @@ def test_the_table_has_a_row_for_each_release():
 def test_the_recorded_models_are_what_the_pinned_classes_build():
     """`python -m moe_course.systems.timeline` records them."""
     old, new = json.loads(RECORDED.read_text(encoding="utf-8")), json.loads(record())
+    lock = (Path(__file__).parents[2] / "requirements.lock").read_text(encoding="utf-8")
+    assert f"transformers=={old['transformers']}\n" in lock  # a new pin needs a new record
     if old["transformers"] != new["transformers"]:
         pytest.skip(f"recorded with transformers {old['transformers']}, here is {new['transformers']}")
     assert new == old
