@@ -738,10 +738,18 @@ class TestClipGradients:
         return reply, given
 
     @criterion(
-        1, "gradients that are small enough stay as they are", hint="When should nothing at all be scaled?"
+        1,
+        "gradients that are small enough stay as they are, larger ones do not",
+        hint="When should nothing at all be scaled, and when everything?",
     )
     def test_small(self, subject, rng):
-        self.compare(subject, self.case(rng, 4.0, 2), norms=False)
+        _, given = self.compare(subject, self.case(rng, 4.0, 2), norms=False)
+        args, *_ = self.case(rng, 0.25, 2)
+        reply = returned(subject.run(in_place_on_ranks, "clip_gradients", args), given)
+        large = [tensor for part in args[0][:2] for tensor in part]
+        after = [tensor for part in reply[0][1] for tensor in part]
+        stay = all(torch.equal(one, other) for one, other in zip(large, after, strict=True))
+        expect(not stay, "gradients four times as long as max_norm stay as they are", given)
 
     @criterion(
         3,
