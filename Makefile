@@ -73,7 +73,7 @@ $(READY): requirements.lock pyproject.toml
 # One set of versions for Python 3.11-3.13 on Linux, macOS and Windows. What CUDA needs is left to PyTorch's own metadata,
 # so that a CPU build installs without it. `make lock ARGS=--upgrade` takes the newest versions; environment.yml follows by
 # hand (a test says which lines). The extras that are left out serve one option of `train` each.
-EXTRAS := oracles cluster grading dev
+EXTRAS := oracles cluster grading site dev
 lock: $(READY) ## Write requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.11 --fork-strategy fewest \
