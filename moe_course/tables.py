@@ -30,7 +30,7 @@ def text_table(
     return "\n".join(lines)
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; the first column is left-aligned, the others are numbers and right-aligned."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+    """A table in Markdown; columns numbered in `left` are left-aligned, all others right-aligned, as numbers are."""
+    lines = [head, ["---" if column in left else "--:" for column in range(len(head))], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

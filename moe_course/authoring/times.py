@@ -2,12 +2,15 @@
 
 The estimate: the minutes of the exercises, 75 words a minute for text with equations, read in a second language by
 many, and two minutes for each code cell that is run and looked at.
+
+`sections` shares the time that the title says among the sections, for teachers who plan a lesson.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
@@ -22,6 +25,28 @@ _STATED = re.compile(
     r"^\| Time \| about ([\d½]+) hours?[^,|]*, (\d+) minutes of it for the (\d+) exercises \|$", re.MULTILINE
 )
 _FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
+_ANY_EXERCISE = re.compile(r"^### (?:Exercise|Warm-up) ([\d.]+) .*?(\d+) minutes", re.MULTILINE)
+_ANY_STATED = re.compile(r"^\| Time \| about ([\d½]+) (hour|minute)", re.MULTILINE)
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+_NUMBERED = re.compile(r"(?:Case )?(\d+) · ")
+_OPENING, _CLOSING = "Opening", "Closing"
+_JOINED = {"The letters": _OPENING} | dict.fromkeys(
+    ("The model card", "Recap", "What not to conclude", "Going deeper", "References", "Next"), _CLOSING
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a notebook under one heading, the minutes that it takes, and those of its exercises, by number.
+
+    `number` is that of the heading ("4 · The layer", "Case 4 · …"); a section without one has that of the section
+    before it, and what comes before the first has the first one's.
+    """
+
+    title: str
+    number: int
+    minutes: int
+    exercises: dict[str, int]
 
 
 def problems(notebook: NotebookNode) -> Found:
@@ -54,6 +79,54 @@ def estimate(notebook: NotebookNode) -> float:
 def hours(text: str) -> float:
     """The number that “2”, “2½” or “½” stands for."""
     return float(text.replace("½", "") or 0) + 0.5 * text.endswith("½")
+
+
+def stated_minutes(notebook: NotebookNode) -> int:
+    """The minutes that the title of a notebook says. Raises ValueError when it says none."""
+    title = notebook.cells[0]
+    said = _ANY_STATED.search(title.source)
+    if said is None:
+        raise ValueError(f"the title (cell {title.id}) says no “| Time | about …”")
+    return int(said[1]) if said[2] == "minute" else int(60 * hours(said[1]))
+
+
+def sections(notebook: NotebookNode) -> list[Section]:
+    """The sections of a notebook, whose minutes add up to what its title says.
+
+    An exercise has the minutes that its header says. The rest of the time is shared by the estimate.
+    """
+    grouped = _grouped(notebook)
+    exercises = {title: _exercises_in(cells) for title, cells in grouped.items()}
+    worked = {title: sum(found.values()) for title, found in exercises.items()}
+    rest = {
+        title: estimate(NotebookNode(cells=cells)) - sum(_of_exercises(NotebookNode(cells=cells)))
+        for title, cells in grouped.items()
+    }
+    scale = (stated_minutes(notebook) - sum(worked.values())) / sum(rest.values())
+    numbers = {title: int(said[1]) for title in grouped if (said := _NUMBERED.match(title))}
+    found, passed, last, number = [], 0.0, 0, next(iter(numbers.values()), 0)
+    for title in grouped:
+        passed += worked[title] + scale * rest[title]
+        number = numbers.get(title, number)
+        found.append(Section(title, number, round(passed) - last, exercises[title]))
+        last = round(passed)
+    return found
+
+
+def _grouped(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
+    """The cells under each heading, in order; what opens and what closes a notebook is one group each."""
+    grouped: dict[str, list[NotebookNode]] = {}
+    title = _OPENING
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := _HEADING.search(cell.source)):
+            title = _JOINED.get(heading[1], heading[1])
+        grouped.setdefault(title, []).append(cell)
+    return grouped
+
+
+def _exercises_in(cells: Sequence[NotebookNode]) -> dict[str, int]:
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    return {number: int(minutes) for text in texts for number, minutes in _ANY_EXERCISE.findall(text)}
 
 
 def _of_exercises(notebook: NotebookNode) -> Iterator[int]:

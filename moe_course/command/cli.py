@@ -100,16 +100,23 @@ def _params(args: argparse.Namespace) -> int:
 
 
 def _release(args: argparse.Namespace) -> int:
-    from moe_course.authoring import recordings
+    from moe_course.authoring import guides, recordings
     from moe_course.authoring.release import release
     from moe_course.authoring.rules import course_problems
     from moe_course.command import launch
 
     root = launch.checkout()
-    fresh = [recordings.update(root, check=args.check), release(root, check=args.check)]
+    fresh = [update(root, check=args.check) for update in (recordings.update, release, guides.update)]
     problems = course_problems(root)
     print("".join(f"{problem}\n" for problem in problems), end="")
     return 0 if all(fresh) and not problems else 1
+
+
+def _dates(args: argparse.Namespace) -> int:
+    from moe_course.authoring import syllabus
+
+    print("\n".join(syllabus.dates(args.plan, args.start)))
+    return 0
 
 
 def _course(args: argparse.Namespace) -> int:
@@ -303,6 +310,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     course = command("course", _course, "a course of your own: its points, exercises and hidden tests")
     course.add_argument("folder", type=Path, metavar="DIR")
+    dates = command("dates", _dates, "nbgrader's due dates for a plan of docs/teaching/syllabi.md")
+    dates.add_argument("--start", required=True, metavar="DATE", help="the first day, such as 2027-01-11")
+    dates.add_argument("--plan", required=True, metavar="PLAN", help="five-days, six-weeks or semester")
     bundle = command(
         "bundle", _bundle, "what learners need and nothing that tells an answer, in a new folder"
     )
@@ -311,7 +321,9 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_command(command)
     training.add_commands(command)
 
-    release = command("release", _release, "bring notebooks/ and recorded misconceptions up to date")
+    release = command(
+        "release", _release, "bring notebooks/, recorded misconceptions and teaching guides up to date"
+    )
     release.add_argument(
         "--check", action="store_true", help="only say what is stale; exit code 1 if anything"
     )
