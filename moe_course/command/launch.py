@@ -39,7 +39,7 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
 
     `extra` goes to JupyterLab. With `until_ready` it stops as soon as it answers, which tests the whole set-up.
     """
-    from moe_course.command import machine
+    from moe_course.command import desk, machine
     from moe_course.grading.exercises.locate import notebooks_dir
     from moe_course.lesson import workspace
 
@@ -60,6 +60,7 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
     )  # `finally` stops the server in this case as well
     screen = has_screen(os.environ, sys.platform) and not until_ready
     token = secrets.token_hex(16)
+    extra = [*desk.options(root / "work"), *extra]
     command = lab_command(root, page, screen=screen, as_root=_is_root(), extra=extra)
     server = subprocess.Popen(command, cwd=root, env={**_environment(), "JUPYTER_TOKEN": token})
     try:

@@ -6,6 +6,7 @@ work/.moe-course/backups/         what `reset` took away
 work/.moe-course/progress.json    the last check: {exercise: {status, score, max_score, source_hash, when, passed}},
                                   where `passed` is the last one that was passed, in the same form
 work/.moe-course/parts/           the code of each exercise as it last passed, see `moe_course.lesson.parts`
+work/.moe-course/jupyterlab/      which tabs and panels were open, see `moe_course.command.desk`
 """
 
 from __future__ import annotations
