@@ -1,5 +1,6 @@
 """Exercises with several processes: the same probe in a sandboxed worker and in a learner's own process."""
 
+import itertools
 import os
 import textwrap
 
@@ -10,7 +11,7 @@ from graders.probes.ranks import on_groups
 
 from moe_course.grading.exercises.expect import explained
 from moe_course.grading.judge.subject import LiveSubject, WorkerSubject
-from moe_course.grading.worker import sandbox
+from moe_course.grading.worker import ranks, sandbox
 from moe_course.grading.worker.sandbox import Limits
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
@@ -95,3 +96,36 @@ def test_a_stub_is_a_stub_and_a_dead_process_is_told(subject):
     if not isinstance(subject, LiveSubject):
         assert "unwritten is not written yet" in explained(subject.run(on_groups, "unwritten", ARGS).error)
     assert "rank 2 ended with exit code 3" in subject.run(on_groups, "dies", ARGS).error.message
+
+
+class Slow:
+    """A rank whose replies come after so many looks, all of which find it asleep."""
+
+    def __init__(self, looks):
+        self.looks, self.reply, self.rank = looks, None, 0
+        self._read, self._write = os.pipe()
+
+    def fileno(self):
+        return self._read
+
+    def hear(self):
+        self.reply = {"value": 7, "printed": ""}
+        return True
+
+    def asleep(self):
+        self.looks -= 1
+        if self.looks == 0:
+            os.write(self._write, b"!")
+        return True
+
+    def place(self):
+        return "", "", ""
+
+
+def test_two_late_looks_are_no_deadlock(monkeypatch):
+    """On a busy machine a second may pass between two looks, in which the ranks have worked."""
+    clock = itertools.count()
+    monkeypatch.setattr(ranks.time, "monotonic", lambda: next(clock))
+    assert ranks._results([Slow(looks=ranks.LOOKS - 1)], deadline=100) == [7]
+    with pytest.raises(ranks.RanksFailed, match="Deadlock"):
+        ranks._results([Slow(looks=ranks.LOOKS + 1)], deadline=100)

@@ -152,6 +152,24 @@ def test_a_cohort_takes_a_script_for_the_notebook(tool, name, tmp_path):
     assert task.repairs == ("a notebook saved as a script: its cells were found at the markers",)
 
 
+@pytest.mark.parametrize(
+    ("text", "exercises"),
+    [
+        (
+            "def top_k_gate(): ...\ngate = top_k_gate\n",
+            ["top_k_gate"],
+        ),  # a variable of 02, not the exercise of 11
+        ("def top_k_gate(): ...\ndef gate(): ...\n", ["top_k_gate", "gate"]),
+        ("top_k_gate = lambda probs: 0\ngate = top_k_gate\n", ["top_k_gate", "gate"]),
+        ("def router_probs(): ...\ntop_k_gate = router_probs\n", ["router_probs", "top_k_gate"]),
+    ],
+)
+def test_a_variable_of_another_notebooks_exercise_is_no_answer(text, exercises, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    assert read(file).exercises == tuple(exercises)
+
+
 def test_released_scripts_are_not_attempted(tmp_path):
     for name in NOTEBOOKS:
         released = nbformat.read(notebook_file(ROOT / "notebooks", name), as_version=4)

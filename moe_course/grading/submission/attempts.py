@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,13 @@ def _submission(path: Path, cells: list[tuple[str, Any]]) -> Submission:
     """
     definitions: dict[str, str] = {}
     found_cells: list[tuple[str, str]] = []  # each with what it is
+    variables = _variables(source for source, _ in cells)
     for source, metadata in cells:
         marks = metadata if isinstance(metadata, Mapping) else {}
         nbgrader = marks.get("nbgrader")
         nbgrader = nbgrader if isinstance(nbgrader, Mapping) else {}
-        found = _definitions(source) or _definition_by_id(nbgrader.get("grade_id"), source)
+        found = {name: text for name, text in _definitions(source).items() if name not in variables}
+        found = found or _definition_by_id(nbgrader.get("grade_id"), source)
         definitions |= found
         if nbgrader.get("grade") and not found:  # an answer is one whatever its marks say
             kind = "check"
@@ -196,6 +198,23 @@ def _definition_by_id(grade_id: Any, source: str) -> dict[str, str]:
 def _definitions(source: str) -> dict[str, str]:
     """The exercise parts that a piece of code defines at its top level, each with its source."""
     return {name: text for name, text in definitions_in(source).items() if name in PART_OF}
+
+
+def _variables(sources: Iterable[str]) -> set[str]:
+    """Names of exercises that are mere variables here: assigned only, in a file that answers other notebooks.
+
+    `gate` is an exercise of notebook 11, and a good name for a variable in every other one.
+    """
+    texts = [item for source in sources for item in _definitions(source).items()]
+    written = {name for name, text in texts if not _is_assigned(name, text)}
+    notebooks = {PART_OF[name].notebook for name in written}
+    return {name for name, _ in texts if notebooks and PART_OF[name].notebook not in notebooks}
+
+
+def _is_assigned(name: str, text: str) -> bool:
+    tree = parsed(text)
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return tree is not None and not any(isinstance(n, kinds) and n.name == name for n in ast.walk(tree))
 
 
 def normalised(source: str, name: str) -> str | None:

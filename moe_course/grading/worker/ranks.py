@@ -36,6 +36,7 @@ from moe_course.grading.worker.wire import REQUEST, decode, encode
 
 LOOK = 0.05  # seconds between two looks at the processes
 STALLED = 0.5  # seconds for which all must have slept
+LOOKS = 8  # and so often all must have been seen asleep: between two late looks they may have worked
 SECONDS = 20.0  # for all of it, where no deadlock is seen: a loop without end, or a system without /proc
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 NEWEST_FIRST = "(most recent call first):"  # so begins a stack that faulthandler writes
@@ -148,10 +149,10 @@ class _Rank:
 
 def _results(ranks: Sequence[_Rank], deadline: float) -> list[Any]:
     """What the processes send, or RanksFailed as soon as one of them will send nothing more."""
-    last_active = time.monotonic()
+    last_active, looks = time.monotonic(), 0
     while waiting := [one for one in ranks if one.reply is None]:
         for one in select.select(waiting, [], [], LOOK)[0]:
-            last_active = time.monotonic()
+            last_active, looks = time.monotonic(), 0
             if not one.hear():
                 raise RanksFailed(_died(one))
             if one.reply is not None and "raised" in one.reply:
@@ -160,10 +161,10 @@ def _results(ranks: Sequence[_Rank], deadline: float) -> list[Any]:
                 )  # where another one has died, this exception only says that it is not there any more
                 dead = [other for other in waiting if other.reply is None and other.ended()]
                 raise RanksFailed(_died(dead[0]) if dead else _told(one.reply["raised"], one.rank))
-        now = time.monotonic()
+        now, looks = time.monotonic(), looks + 1
         if not all(one.asleep() for one in waiting):
-            last_active = now
-        if now - last_active > STALLED:
+            last_active, looks = now, 0
+        if now - last_active > STALLED and looks >= LOOKS:
             raise RanksFailed(_stalled(ranks, "Deadlock"))
         if now > deadline:
             raise RanksFailed(_stalled(ranks, "TooLong"))
