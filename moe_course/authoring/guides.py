@@ -9,9 +9,11 @@ A generated part stands between two comments, and everything around them is writ
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from moe_course import files
 from moe_course.authoring import syllabus
@@ -57,6 +59,40 @@ def minutes(root: Path, notebook: str) -> str:
     ]
     rows.append(("**all**", f"**{sum(section.minutes for section in found)}**", ""))
     return markdown_table(("Section", "Minutes", "Of these, exercises"), rows, left=(0, 2))
+
+
+def predictions(root: Path, notebook: str) -> str:
+    """The votes of a notebook, their options, and the right one with its reason, as far as no run decides it."""
+    import nbformat
+
+    cells = nbformat.read(root / "solutions" / notebook / f"{notebook}.ipynb", as_version=4).cells
+    calls = [
+        (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""), node.args)
+        for cell in cells
+        if cell.cell_type == "code"
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call)
+    ]
+    reveals = {_constant(args[0]): [*args[1:], None][:2] for name, args in calls if name == "reveal"}
+    reveals |= {_constant(args[1]): [args[2], None] for name, args in calls if name == "verdict"}
+    lines = []
+    for key, question, options in (map(_constant, args) for name, args in calls if name == "predict"):
+        truth, reason = map(_constant, reveals[key])
+        told = [
+            f"**{n}. {option}**" if n == truth else f"{n}. {option}" for n, option in enumerate(options, 1)
+        ]
+        because = "*Why:*" if truth else "*The run decides:*"
+        why = f" {because} {reason or 'see the figure'}." if reason or not truth else ""
+        lines.append(f"- `{key}`: {question} ({'; '.join(told)}){why}")
+    return "\n".join(lines)
+
+
+def _constant(node: ast.expr | None) -> Any:
+    """The value of a literal; None for anything that has to be computed."""
+    try:
+        return None if node is None else ast.literal_eval(node)
+    except ValueError:
+        return None
 
 
 def mistakes(root: Path, notebook: str) -> str:
@@ -119,6 +155,7 @@ def totals(root: Path, of: str) -> str:
 
 PARTS: dict[str, Callable[[Path, str], str]] = {
     "minutes": minutes,
+    "predictions": predictions,
     "mistakes": mistakes,
     "rubrics": rubrics,
     "totals": totals,

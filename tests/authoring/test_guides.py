@@ -69,8 +69,16 @@ def test_a_guide_has_all_its_parts(name):
     assert list(found) == HEADINGS
     assert 3 <= len(parts(found["Discussion"], "### ")) <= 5
     assert 4 <= len(parts(found["Exam"], "### ")) <= 6
-    for kind in ("minutes", "mistakes"):
+    for kind in ("minutes", "predictions", "mistakes"):
         assert f"<!-- generated: {kind} {name} -->" in GUIDES[name]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_prediction_is_told_and_at_most_one_option_is_right(name):
+    text = (ROOT / "solutions" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+    told = re.findall(r"^- `([\w-]+)`: (.*)$", guides.predictions(ROOT, name), re.MULTILINE)
+    assert [key for key, _ in told] == re.findall(r'predict\(\\n",\s*"    \\"([\w-]+)\\"', text)
+    assert all((line.count("**") == 2) != ("*The run decides:*" in line) for _, line in told)
 
 
 def questions(name):
