@@ -16,7 +16,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a preset (`moe-course params` lists them), a config.json, or a folder with one",
+        help="a preset (`moe-course params` lists them), a config.json, a folder with one, or a run's folder",
     )
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="see how the weights in the folder route this text"
@@ -39,6 +39,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _explain(args: argparse.Namespace) -> int:
     """Print the answers."""
     from moe_course.hardware import device
+    from moe_course.lm.experiment import explained
     from moe_course.systems import explain
     from moe_course.systems.described import describe
     from moe_course.systems.observed import observe
@@ -53,12 +54,15 @@ def _explain(args: argparse.Namespace) -> int:
             price=args.price,
             value_bytes=args.bytes,
         )
-    found = describe(args.model)
+    folder = Path(args.model)
+    own = explained.is_run(folder)
+    found = explained.describe_run(folder) if own else describe(args.model)
     observed = None
     if args.text is not None:
-        if not Path(args.model).is_dir():
+        if not folder.is_dir():
             raise ValueError(f"--text needs a folder with weights, and {args.model!r} is none")
-        observed = observe(args.model, args.text.read_text(encoding="utf-8"))
+        text = args.text.read_text(encoding="utf-8")
+        observed = explained.observe_run(folder, text) if own else observe(args.model, text)
     if args.json:
         print(json.dumps(explain.as_dict(found, observed, service), indent=2))
     else:

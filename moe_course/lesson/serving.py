@@ -11,29 +11,10 @@ from torch import Tensor
 
 from moe_course.analysis.routes import Routes, moe_layers
 from moe_course.lm.model.transformer import Transformer
-from moe_course.systems.footprint import ServingSizes
 from moe_course.systems.traces import steps_of
 
 Store = Callable[[Tensor], tuple[Tensor, Tensor]]
 Load = Callable[[Tensor, Tensor], Tensor]
-
-
-def sizes_of(model: Transformer) -> ServingSizes:
-    """The sizes of a language model of this course, for the formulas of serving."""
-    layers = moe_layers(model)
-    total = sum(w.numel() for w in model.parameters())
-    experts = sum(w.numel() for layer in layers for w in (layer.w_gate, layer.w_up, layer.w_down))
-    count, top_k = (layers[0].config.num_experts, layers[0].config.top_k) if layers else (1, 1)
-    look_up = 0 if model.config.tied else model.embedding.weight.numel()
-    return ServingSizes(
-        total_params=total,
-        fixed_params=total - experts - look_up,
-        expert_params=experts // (len(layers) * count) if layers else 0,
-        moe_layers=len(layers),
-        num_experts=count,
-        top_k=top_k,
-        kv_values=model.config.num_layers * 2 * model.config.d_model,
-    )
 
 
 @dataclass(frozen=True, eq=False)

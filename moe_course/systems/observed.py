@@ -5,7 +5,7 @@ The experts of transformers 5 are called with (tokens_TD, idx_TK, weights_TK); a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +65,7 @@ def observe(folder: str, text: str) -> Observed:
     if not [*Path(folder).glob("*.safetensors")] and not [*Path(folder).glob("*.bin")]:
         raise ValueError(f"{folder!r} holds no weights (*.safetensors), so its routing cannot be observed")
     model = package.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = _ids(folder, text, model.config.get_text_config().vocab_size)
-    if len(ids) < 2:
-        raise ValueError(f"the text has {len(ids)} tokens; at least 2 are needed")
-    return observe_model(model, ids)
+    return observe_model(model, _ids(folder, text, model.config.get_text_config().vocab_size))
 
 
 def observe_model(model: nn.Module, ids: Sequence[int]) -> Observed:
@@ -76,13 +73,28 @@ def observe_model(model: nn.Module, ids: Sequence[int]) -> Observed:
     modules = expert_modules(model)
     if not modules:
         raise ValueError(f"{type(model).__name__} has no experts to observe")
-    windows = torch.tensor(ids).split(WINDOW)
-    seen = [_routes(model, modules, window[None]) for window in windows]
+    experts = {name: _num_experts(module) for name, module in modules.items()}
+    return observe_routes(lambda ids_BS: _routes(model, modules, ids_BS), experts, ids)
+
+
+def observe_routes(
+    routes: Callable[[Tensor], Mapping[str, Tensor]],
+    num_experts: Mapping[str, int],
+    ids: Sequence[int],
+    window: int = WINDOW,
+) -> Observed:
+    """Watch any model. routes: ids_BS -> {layer: idx_TK}; num_experts: of each layer.
+
+    `window` tokens are read at a time. Raises ValueError for fewer than two tokens.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"the text has {len(ids)} tokens; at least 2 are needed")
+    windows = torch.tensor(ids).split(window)
+    seen = [routes(ids_S[None]) for ids_S in windows]
     layers = tuple(
-        _routing(name, [window[name] for window in seen], _num_experts(module))
-        for name, module in modules.items()
+        _routing(name, [found[name] for found in seen], count) for name, count in num_experts.items()
     )
-    future, batch = _leaks(model, modules, windows[0])
+    future, batch = _leaks(routes, windows[0])
     return Observed(tokens=len(ids), layers=layers, future=future, batch=batch)
 
 
@@ -150,18 +162,18 @@ def _repeat_by_chance(idx_TK: Tensor, seed: int = 0) -> float:
     )
 
 
-def _leaks(model: nn.Module, modules: dict[str, nn.Module], ids_S: Tensor) -> tuple[bool, bool]:
+def _leaks(routes: Callable[[Tensor], Mapping[str, Tensor]], ids_S: Tensor) -> tuple[bool, bool]:
     """Whether experts chosen for a token change with later tokens, or with another sequence in the batch.
 
     A few choices may turn by rounding alone, so a leak is more than 1 in 100.
     """
     half = len(ids_S) // 2
-    alone = _routes(model, modules, ids_S[None])
+    alone = routes(ids_S[None])
     other = ids_S[:1].expand_as(ids_S)  # one token over and over
-    changed = _routes(model, modules, torch.cat([ids_S[:half], other[half:]])[None])
-    pair = _routes(model, modules, torch.stack([ids_S, other]))
-    future = any(_differ(alone[name][:half], changed[name][:half]) for name in modules)
-    return future, any(_differ(alone[name], pair[name][: len(ids_S)]) for name in modules)
+    changed = routes(torch.cat([ids_S[:half], other[half:]])[None])
+    pair = routes(torch.stack([ids_S, other]))
+    future = any(_differ(alone[name][:half], changed[name][:half]) for name in alone)
+    return future, any(_differ(alone[name], pair[name][: len(ids_S)]) for name in alone)
 
 
 def _differ(a_TK: Tensor, b_TK: Tensor) -> bool:

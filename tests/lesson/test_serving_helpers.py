@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_course.config import MoEConfig
-from moe_course.lesson.serving import Texts, sizes_of, with_experts_stored
+from moe_course.lesson.serving import Texts, with_experts_stored
 from moe_course.lm.model.lm_config import LMConfig
 from moe_course.lm.model.transformer import Transformer
 from moe_course.systems.serving import dequantize_int8, expected_distinct_experts, quantize_int8
@@ -17,22 +17,6 @@ FFN = MoEConfig(d_model=16, d_ff=12, num_experts=E, top_k=K)
 def small(ffn=FFN, tied=True, seed=0):
     config = LMConfig(vocab_size=24, d_model=16, num_layers=L, num_heads=2, context=32, ffn=ffn, tied=tied)
     return Transformer(config, torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_sizes_of_a_mixture(tied):
-    model, sizes = small(tied=tied), sizes_of(small(tied=tied))
-    look_up = 0 if tied else 24 * 16
-    assert sizes.expert_params == 3 * 16 * 12
-    assert (sizes.moe_layers, sizes.num_experts, sizes.top_k, sizes.kv_values) == (L, E, K, L * 2 * 16)
-    assert sizes.total_params == sizes.fixed_params + look_up + L * E * sizes.expert_params
-    assert (sizes.total_params, sizes.active_params + look_up) == model.num_params()
-
-
-def test_sizes_of_a_dense_model():
-    model = small(ffn=20)
-    sizes = sizes_of(model)
-    assert sizes.step_bytes(1) == sizes.step_bytes(9) == 2 * sizes.total_params == 2 * model.num_params()[0]
 
 
 @pytest.fixture
