@@ -1,10 +1,16 @@
 """For every test: one thread, set before torch is imported, so that results do not depend on the machine."""
 
 import os
+import shutil
 import time
 from unittest import mock
 
 import pytest
+
+CHROMIUM = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"  # kernels and workers that a test starts inherit it
@@ -39,3 +45,17 @@ def environment():
     """What a file's tests do to the environment ends with them: files share a process."""
     with mock.patch.dict(os.environ):
         yield
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. Without it a laptop skips these tests, and CI, which should have it, fails."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        message = "needs Chromium on the PATH (as chromium, chromium-browser or google-chrome)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM)
+        yield browser
+        browser.close()

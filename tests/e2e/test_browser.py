@@ -23,28 +23,10 @@ from moe_course.lesson.workspace import start
 
 pytestmark = pytest.mark.browser
 MINUTE = 60_000  # milliseconds, as playwright counts
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are in the page as well
     "apputils-extension/notification": {"fetchNews": "false"},  # no question about news over the notebook
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium. Without it a laptop skips these tests, and CI, which should have it, fails."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        message = "needs Chromium on the PATH (as chromium, chromium-browser or google-chrome)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager
