@@ -9,6 +9,7 @@ PACKAGE = ROOT / "moe_course"
 CALLED_BY_LIBRARIES = {  # methods that a base class of another library calls
     "on_visit",
     "setup_context",
+    *("handle_starttag", "block_math", "inline_math"),
     *(
         "ask_exit",
         "enable_gui",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 
 from moe_course.authoring.exercise_rules import Found, code_cells, markdown_cells
+from moe_course.grading.exercises import stated
 
 WORDS_A_MINUTE = 75
 MINUTES_A_CELL = 2
@@ -25,8 +26,6 @@ _STATED = re.compile(
     r"^\| Time \| about ([\d½]+) hours?[^,|]*, (\d+) minutes of it for the (\d+) exercises \|$", re.MULTILINE
 )
 _FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
-_ANY_EXERCISE = re.compile(r"^### (?:Exercise|Warm-up) ([\d.]+) .*?(\d+) minutes", re.MULTILINE)
-_ANY_STATED = re.compile(r"^\| Time \| about ([\d½]+) (hour|minute)", re.MULTILINE)
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _NUMBERED = re.compile(r"(?:Case )?(\d+) · ")
 _OPENING, _CLOSING = "Opening", "Closing"
@@ -64,8 +63,8 @@ def problems(notebook: NotebookNode) -> Found:
             notebook.cells[0].id,
             f"its {len(minutes)} exercises take {sum(minutes)} minutes, not {said[2]} for {said[3]}",
         )
-    stated, likely = hours(said[1]), estimate(notebook) / 60
-    if not likely / FACTOR <= stated <= likely * FACTOR:
+    said_hours, likely = stated.hours(said[1]), estimate(notebook) / 60
+    if not likely / FACTOR <= said_hours <= likely * FACTOR:
         yield notebook.cells[0].id, f"says {said[1]} hours; by its length it takes {likely:.1f}"
 
 
@@ -76,18 +75,12 @@ def estimate(notebook: NotebookNode) -> float:
     return sum(_of_exercises(notebook)) + words / WORDS_A_MINUTE + MINUTES_A_CELL * cells
 
 
-def hours(text: str) -> float:
-    """The number that “2”, “2½” or “½” stands for."""
-    return float(text.replace("½", "") or 0) + 0.5 * text.endswith("½")
-
-
 def stated_minutes(notebook: NotebookNode) -> int:
     """The minutes that the title of a notebook says. Raises ValueError when it says none."""
     title = notebook.cells[0]
-    said = _ANY_STATED.search(title.source)
-    if said is None:
+    if not (found := stated.minutes(title.source)):
         raise ValueError(f"the title (cell {title.id}) says no “| Time | about …”")
-    return int(said[1]) if said[2] == "minute" else int(60 * hours(said[1]))
+    return found
 
 
 def sections(notebook: NotebookNode) -> list[Section]:
@@ -125,8 +118,7 @@ def _grouped(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
 
 
 def _exercises_in(cells: Sequence[NotebookNode]) -> dict[str, int]:
-    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    return {number: int(minutes) for text in texts for number, minutes in _ANY_EXERCISE.findall(text)}
+    return stated.exercise_minutes("\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
 
 
 def _of_exercises(notebook: NotebookNode) -> Iterator[int]:

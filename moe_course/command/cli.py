@@ -135,6 +135,15 @@ def _bundle(args: argparse.Namespace) -> int:
     return 0
 
 
+def _slides(args: argparse.Namespace) -> int:
+    from moe_course.authoring import slides
+    from moe_course.command import launch
+
+    for path in slides.write(launch.checkout(), args.notebook, args.out, small=args.small):
+        print(path, flush=True)
+    return 0
+
+
 def _lab(args: argparse.Namespace) -> int:
     from moe_course.command import launch
 
@@ -174,6 +183,49 @@ def _status(args: argparse.Namespace) -> int:
     from moe_course.lesson import workspace
 
     print(workspace.status(args.work or _work()))
+    return 0
+
+
+def _progress(args: argparse.Namespace) -> int:
+    from moe_course.lesson import standing
+
+    print(standing.as_text(args.work or _work()))
+    return 0
+
+
+def _certificate(args: argparse.Namespace) -> int:
+    from moe_course import files
+    from moe_course.grading.cohort import certificate
+    from moe_course.grading.judge.templates import printable
+
+    if args.verify:
+        if args.key is None:
+            raise ValueError(f"--verify {args.verify} needs the issuer's key: --key FILE")
+        try:
+            said = certificate.verified(args.verify.read_text(encoding="utf-8"), certificate.key_in(args.key))
+        except ValueError as error:
+            raise ValueError(f"{args.verify}: {error}") from None
+        print(printable(f"{args.verify} is as it was issued: {said}"))
+        return 0
+    if args.grades:
+        if not (args.student and args.key and args.html):
+            raise ValueError(f"--from {args.grades} needs --student ID, --key FILE and --html FILE")
+        made = certificate.graded(args.grades, args.student, args.name)
+        if not args.key.exists():
+            print(f"{args.key} is a new key: keep it, and keep it secret; --verify needs it")
+        key = certificate.key_in(args.key, make=True)
+    else:
+        from moe_course.lesson import standing
+
+        if not args.name or args.student or args.key:
+            raise ValueError(
+                "a certificate of your own needs --name NAME; --student and --key go with --from DIR"
+            )
+        made, key = standing.certificate(args.name, args.work or _work()), b""
+    print(printable(certificate.as_text(made)))
+    if args.html:
+        files.write(args.html, certificate.as_page(made, key))
+        print(f"written to {args.html}")
     return 0
 
 
@@ -242,14 +294,26 @@ def build_parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("start", _start, "make your own copy of the notebooks, or update it; keeps all you wrote"),
         ("status", _status, "what you have passed, what is open and what comes next"),
+        ("progress", _progress, "a bar for each notebook, and the hours that are left"),
+        ("certificate", _certificate, "what has passed, as a page: self-made, or issued by an instructor"),
         ("card", _card, "the model card of the course: parameters, routing, and cost of serving"),
     ):
         added = command(name, run, text)
         added.add_argument(
             "work", nargs="?", type=Path, metavar="FOLDER", help="default: work/ of the course"
         )
-        if name == "card":
+        if name in ("card", "certificate"):
             added.add_argument("--html", type=Path, metavar="FILE", help="write it as a page, too")
+        if name == "certificate":
+            added.add_argument("--name", metavar="NAME", help="the name on it")
+            added.add_argument(
+                "--from", dest="grades", type=Path, metavar="DIR", help="results of moe-course grade"
+            )
+            added.add_argument("--student", metavar="ID", help="who, as those results say")
+            added.add_argument("--key", type=Path, metavar="FILE", help="the issuer's secret key")
+            added.add_argument(
+                "--verify", type=Path, metavar="FILE", help="was this page issued with the key?"
+            )
 
     reset = command("reset", _reset, "put the stub of an exercise back and keep a copy of your code")
     reset.add_argument("exercise", metavar="EXERCISE", help="its name, or its number such as 2.2")
@@ -317,6 +381,13 @@ def build_parser() -> argparse.ArgumentParser:
         "bundle", _bundle, "what learners need and nothing that tells an answer, in a new folder"
     )
     bundle.add_argument("folder", type=Path, metavar="DIR")
+
+    slides = command(
+        "slides", _slides, "a deck for a lecture from each notebook: one HTML file that loads nothing"
+    )
+    slides.add_argument("notebook", metavar="NOTEBOOK", help="its name or number, or “all”")
+    slides.add_argument("--out", type=Path, required=True, metavar="DIR")
+    slides.add_argument("--small", action="store_true", help="a quick look: train for a few steps only")
 
     explain.add_command(command)
     training.add_commands(command)

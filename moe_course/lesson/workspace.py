@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_course import files
-from moe_course.grading.exercises.registry import EXERCISES, NOTEBOOKS, Exercise, exercises_of, find, label
+from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find, label
 from moe_course.grading.submission.attempts import Unreadable, normalised, read
 from moe_course.lesson.home import OUTSIDE, STATE, read_json, state_dir, update_json
 
@@ -144,7 +144,7 @@ def record(verdict: Mapping[str, Any], sources: Mapping[str, str], folder: Path 
 def record_file(path: Path, verdict: Mapping[str, Any]) -> None:
     """Remember the outcome of `moe-course check` on a file in a work folder."""
     if state_dir(path.parent) is not None:
-        record(verdict, _definitions(path, find(verdict["exercise"])), path.parent)
+        record(verdict, _parts_in(read(path).definitions, find(verdict["exercise"])), path.parent)
 
 
 def _pass_in(entry: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -166,14 +166,10 @@ def status(work: Path) -> str:
 
     Raises ValueError where there are no notebooks.
     """
-    if not any((work / notebook).is_dir() for notebook in NOTEBOOKS):
-        raise ValueError(
-            f"there are no notebooks in {work}; `moe-course start` makes them there, and for a copy elsewhere: "
-            "moe-course status FOLDER"
-        )
-    progress, lines = read_json(work / STATE / "progress.json"), []
+    demand_notebooks(work)
+    lines = []
     for notebook in NOTEBOOKS:
-        rows = [(exercise, *_state(exercise, work, progress)) for exercise in exercises_of(notebook)]
+        rows = states(notebook, work)
         passed = sum(state == "passed" for _, state, _ in rows)
         lines.append(f"{notebook:<34}{f'{passed} of {len(rows)} passed' if rows else 'not graded'}")
         for exercise, state, points in rows:
@@ -186,10 +182,34 @@ def status(work: Path) -> str:
     return "\n".join([*lines, "", said])
 
 
+def demand_notebooks(work: Path) -> None:
+    """Raises ValueError where there are no notebooks."""
+    if not any((work / notebook).is_dir() for notebook in NOTEBOOKS):
+        raise ValueError(
+            f"there are no notebooks in {work}; `moe-course start` makes them there, and a copy elsewhere is given "
+            "as FOLDER"
+        )
+
+
+def states(notebook: str, work: Path) -> list[tuple[Exercise, str, str]]:
+    """The exercises of a notebook, each with its state in words and the points of its last check."""
+    exercises, path = exercises_of(notebook), work / notebook / f"{notebook}.ipynb"
+    progress = read_json(work / STATE / "progress.json")
+    try:
+        now, stub = read(path).definitions, read(work / STATE / "base" / path.name).definitions
+    except Unreadable:
+        state = "notebook unreadable" if path.exists() else "no notebook yet"
+        return [(exercise, state, "") for exercise in exercises]
+    return [
+        (one, *_state(progress.get(one.name, {}), _parts_in(now, one), _parts_in(stub, one)))
+        for one in exercises
+    ]
+
+
 def next_open(work: Path) -> Exercise | None:
     """The first exercise of the course that is not passed in this work folder; None where all are."""
-    progress = read_json(work / STATE / "progress.json")
-    return next((one for one in EXERCISES.values() if _state(one, work, progress)[0] != "passed"), None)
+    found = (row for notebook in NOTEBOOKS for row in states(notebook, work))
+    return next((exercise for exercise, state, _ in found if state != "passed"), None)
 
 
 def _file(exercise: Exercise, work: Path) -> Path:
@@ -197,15 +217,9 @@ def _file(exercise: Exercise, work: Path) -> Path:
     return work / exercise.notebook / f"{exercise.notebook}.ipynb"
 
 
-def _state(exercise: Exercise, work: Path, progress: dict[str, Any]) -> tuple[str, str]:
-    """The state of an exercise in words, and the points of its last check if that was about this code."""
-    path = _file(exercise, work)
-    try:
-        now = _definitions(path, exercise)
-        stub = _definitions(work / STATE / "base" / path.name, exercise)
-    except Unreadable:
-        return ("notebook unreadable" if path.exists() else "no notebook yet"), ""
-    entry = progress.get(exercise.name, {})
+def _state(entry: dict[str, Any], now: dict[str, str], stub: dict[str, str]) -> tuple[str, str]:
+    """The state of an exercise in words, and the points of its last check if that was about the code that is there
+    now. entry: its record; now, stub: the definitions of its parts, in the learner's file and as handed out."""
     passed, here = _pass_in(entry), source_hash(now)
     if not now or here == source_hash(stub):
         return ("open again, passed before" if passed else "open"), ""
@@ -228,9 +242,8 @@ def saved(notebook: str) -> dict[str, str]:
         return {}
 
 
-def _definitions(path: Path, exercise: Exercise) -> dict[str, str]:
-    found = read(path).definitions
-    return {part: found[part] for part in exercise.parts if part in found}
+def _parts_in(definitions: dict[str, str], exercise: Exercise) -> dict[str, str]:
+    return {part: definitions[part] for part in exercise.parts if part in definitions}
 
 
 def _read_notebook(path: Path) -> NotebookNode:

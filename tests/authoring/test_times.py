@@ -8,6 +8,7 @@ from synthetic import ROOT, code, notebook, text
 
 from moe_course.authoring import times
 from moe_course.grading.exercises.registry import NOTEBOOKS
+from moe_course.grading.exercises.stated import hours
 
 
 def titled(time, words=1500):
@@ -34,7 +35,7 @@ def test_a_title_that_is_wrong_about_the_time_is_told(time, said):
 
 
 def test_hours():
-    assert [times.hours(number) for number in ("2", "2½", "½")] == [2, 2.5, 0.5]
+    assert [hours(number) for number in ("2", "2½", "½")] == [2, 2.5, 0.5]
 
 
 def stated(name):
