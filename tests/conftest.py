@@ -25,6 +25,14 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(config, items):
+    """What is marked `full` runs with --full only: `make test-all`, before a release."""
+    if not config.getoption("--full"):
+        long = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 def pytest_report_header(config):
     return f"grader seeds: {_seeds(config)}"
 

@@ -1,13 +1,25 @@
 """Small notebooks and courses made on the spot, for tests that are about files and not about lessons."""
 
+import itertools
 import shutil
+import time
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def one_in(every, *axes):
+    """All combinations of the axes, as pytest's parameters: one in `every`, other ones each day; all with --full."""
+    today = int(time.time()) // 86_400
+    return [
+        pytest.param(*values, marks=() if (place + today) % every == 0 else pytest.mark.full)
+        for place, values in enumerate(itertools.product(*axes))
+    ]
 
 
 def text(cell_id, source="Some words."):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from synthetic import one_in
 from test_library import library_version
 
 from moe_course.grading.exercises.expect import CheckFailed
@@ -141,7 +142,7 @@ def test_recorded_behaviour_is_fresh(notebook):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
+@pytest.mark.parametrize("notebook", one_in(6, NOTEBOOKS))
 def test_recorded_behaviour_is_what_a_new_recording_gives(notebook):
     text = (graders_dir() / "recorded" / f"{notebook}.json").read_text(encoding="utf-8")
     fresh = record(TESTS / "misconceptions", notebook)

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from in_process import run_cells
 from stock_nbgrader import notebook_file
-from synthetic import ROOT
+from synthetic import ROOT, one_in
 
 from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.judge.subject import LiveSubject
@@ -127,8 +127,7 @@ def statements(submission):
     return [form for form in found if not form.startswith("Expr(value=Constant(")]
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("tool", "name"), one_in(5, TOOLS, NOTEBOOKS))
 def test_a_script_runs_what_its_notebook_runs(tool, name, tmp_path):
     notebook = solved(name)
     original, script = read(notebook_file(ROOT / "solutions", name)), read(saved(tool, notebook, tmp_path))
@@ -139,8 +138,7 @@ def test_a_script_runs_what_its_notebook_runs(tool, name, tmp_path):
     assert script.exercises == tuple(exercise.name for exercise in exercises_of(name))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize("tool", [by_nbconvert, percent, light, vs_code])
+@pytest.mark.parametrize(("tool", "name"), one_in(5, [by_nbconvert, percent, light, vs_code], NOTEBOOKS))
 def test_a_cohort_takes_a_script_for_the_notebook(tool, name, tmp_path):
     data = saved(tool, solved(name), tmp_path).read_bytes()
     (task,) = tasks([Handed("ada", "", "mine.py", fetch=lambda: data)], conditions=None)

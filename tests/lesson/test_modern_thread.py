@@ -50,7 +50,7 @@ def test_what_the_notebook_says_of_the_record():
         assert words in said
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_lessons_hold_on_nine_seeds_trained_here():
     """With room for another processor: its rounding leads the 600 steps of a run elsewhere."""
     torch.set_num_threads(1)
