@@ -15,7 +15,7 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all check format graders-report results lock
+.PHONY: help setup lab test test-all check format graders-report results images lock
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-20s %s\n", $$1, $$2 }'
@@ -69,6 +69,12 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@printf '%s\n' "$(CURDIR)" > $(READY)
+
+images:  ## Build the container images, where docker or podman answers
+	@for engine in docker podman; do $$engine info >/dev/null 2>&1 && break; engine=; done; \
+	if [ -z "$$engine" ]; then echo "Neither docker nor podman answers here: no image was built."; exit 0; fi; \
+	for target in packages course hub; do \
+		$$engine build --file containers/Containerfile --target $$target --tag moe-course-$$target . || exit 1; done
 
 # One set of versions for Python 3.11-3.13 on Linux, macOS and Windows. What CUDA needs is left to PyTorch's own metadata,
 # so that a CPU build installs without it. `make lock ARGS=--upgrade` takes the newest versions; environment.yml follows by

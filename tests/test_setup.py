@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -65,6 +66,22 @@ def test_the_lock_is_nothing_but_exact_public_versions():
 def test_environment_allows_the_pythons_of_the_lock():
     assert PROJECT["requires-python"] == ">=3.11"
     assert "  - python >=3.11,<3.14\n" in (ROOT / "environment.yml").read_text()
+
+
+def test_one_version_in_every_file():
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"(?m)^## \[([\d.]+)\] - (\d{4}-\d\d-\d\d)$", log)
+    assert versions[0][0] == PROJECT["version"]
+    assert versions == sorted(versions, key=lambda one: [*map(int, one[0].split("."))], reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}  # Keep a Changelog
+    assert {*re.findall(r"(?m)^### (.*)$", log)} <= kinds
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format demands
+    assert citation["cff-version"] == "1.2.0"
+    assert (citation["version"], citation["date-released"]) == versions[0]
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"][0]["name"] in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_every_import_of_the_package_is_declared():

@@ -20,8 +20,15 @@ from moe_course.grading.exercises import custom_course
 from moe_course.grading.submission.attempts import cell_source
 
 FILES = (
+    ".binder/postBuild",
+    ".binder/requirements.txt",
+    ".binder/runtime.txt",
+    ".devcontainer/devcontainer.json",
+    "CHANGELOG.md",
     "LICENSE",
     "Makefile",
+    "containers/Containerfile",
+    "containers/nbgrader_config.py",
     "docs/conventions.md",
     "environment.yml",
     "pyproject.toml",
@@ -44,7 +51,15 @@ TESTS = (
     "tests/grading/test_library.py",
     "tests/e2e/test_notebooks.py",
 )
-CONTRIBUTORS = ("test-all", "check", "format", "graders-report", "results", "lock")  # rules of the Makefile
+CONTRIBUTORS = (
+    "test-all",
+    "check",
+    "format",
+    "graders-report",
+    "results",
+    "images",
+    "lock",
+)  # rules of the Makefile
 README = "docs/learners.md"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "_course", "hidden", ".ipynb_checkpoints", "test_mine.py")
 SECRET = ("tests/graders/hidden", "tests/alternatives", "tests/misconceptions")

@@ -144,6 +144,14 @@ def _slides(args: argparse.Namespace) -> int:
     return 0
 
 
+def _colab(args: argparse.Namespace) -> int:
+    from moe_course.authoring import colab
+    from moe_course.grading.exercises.locate import notebooks_dir
+
+    print(colab.write(notebooks_dir(), args.folder, args.repository))
+    return 0
+
+
 def _lab(args: argparse.Namespace) -> int:
     from moe_course.command import launch
 
@@ -172,9 +180,9 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace) -> int:
     from moe_course.grading.exercises.locate import notebooks_dir
-    from moe_course.lesson import workspace
+    from moe_course.lesson import handing_out
 
-    messages = workspace.start(notebooks_dir(), args.work or _work())
+    messages = handing_out.start(notebooks_dir(), args.work or _work(), args.scripts)
     print("\n".join(messages or ["Everything is up to date."]))
     return 0
 
@@ -314,6 +322,12 @@ def build_parser() -> argparse.ArgumentParser:
             added.add_argument(
                 "--verify", type=Path, metavar="FILE", help="was this page issued with the key?"
             )
+        if name == "start":
+            added.add_argument(
+                "--scripts",
+                action=argparse.BooleanOptionalAction,
+                help="scripts with cells, for an IDE, in place of notebooks (default: what the folder holds)",
+            )
 
     reset = command("reset", _reset, "put the stub of an exercise back and keep a copy of your code")
     reset.add_argument("exercise", metavar="EXERCISE", help="its name, or its number such as 2.2")
@@ -381,6 +395,9 @@ def build_parser() -> argparse.ArgumentParser:
         "bundle", _bundle, "what learners need and nothing that tells an answer, in a new folder"
     )
     bundle.add_argument("folder", type=Path, metavar="DIR")
+    colab = command("colab", _colab, "copies of the notebooks for Google Colab, which install the course")
+    colab.add_argument("folder", type=Path, metavar="DIR")
+    colab.add_argument("--repository", metavar="URL", help="where pip finds the course (a URL, or a wheel)")
 
     slides = command(
         "slides", _slides, "a deck for a lecture from each notebook: one HTML file that loads nothing"

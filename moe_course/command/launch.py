@@ -41,7 +41,7 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
     """
     from moe_course.command import desk, machine
     from moe_course.grading.exercises.locate import notebooks_dir
-    from moe_course.lesson import workspace
+    from moe_course.lesson import forms, handing_out
 
     if closed := machine.closed_home():
         folder, error = closed
@@ -49,10 +49,10 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
             f"JupyterLab cannot start, because it cannot write to {folder} ({error}): make that folder writable, or "
             "set JUPYTER_RUNTIME_DIR and JUPYTER_DATA_DIR to folders that are"
         )
-    for message in workspace.start(notebooks_dir(), root / "work"):
+    for message in handing_out.start(notebooks_dir(), root / "work"):
         print(message)
-    if not (root / "work" / FIRST_NOTEBOOK).is_file():
-        raise ValueError(f"the first notebook is missing: {root / 'work' / FIRST_NOTEBOOK}")
+    if not (first := forms.file_of(Path(FIRST_NOTEBOOK).stem, root / "work")).is_file():
+        raise ValueError(f"the first notebook is missing: {first}")
     page = f"work/{next_notebook(root / 'work')}"
 
     signal.signal(
@@ -80,16 +80,17 @@ def lab(root: Path, *, until_ready: bool = False, extra: Sequence[str] = ()) -> 
 
 
 def next_notebook(work: Path) -> str:
-    """The notebook of the first exercise that is not passed yet, relative to the work folder; prints which it is."""
+    """The file of the first exercise that is not passed yet, relative to the work folder; prints which it is."""
     from moe_course.grading.exercises.registry import label
-    from moe_course.lesson import workspace
+    from moe_course.lesson import forms, workspace
 
     following = workspace.next_open(work)
-    page = f"{following.notebook}/{following.notebook}.ipynb" if following else ""
-    if following is None or not (work / page).is_file():
-        return FIRST_NOTEBOOK
-    print(f"Next: {label(following.name)}")
-    return page
+    page = forms.file_of(following.notebook, work) if following else None
+    if following is None or page is None or not page.is_file():
+        page = forms.file_of(Path(FIRST_NOTEBOOK).stem, work)
+    else:
+        print(f"Next: {label(following.name)}")
+    return page.relative_to(work).as_posix()
 
 
 def has_screen(environ: Mapping[str, str], platform: str) -> bool:

@@ -1,6 +1,7 @@
-"""The learner's own copy of the course: `moe-course start`, `status` and `reset`, and what a check records.
+"""The learner's own copy of the course: `moe-course status` and `reset`, and what a check records.
 
-work/NN_topic/NN_topic.ipynb      the learner's notebooks, never overwritten
+work/NN_topic/NN_topic.ipynb      the learner's notebooks, or scripts NN_topic.py, never overwritten (see `forms`)
+work/.moe-course/made.json        the version of the course that the folder was last brought up to, and its form
 work/.moe-course/base/            each release as handed out: what the learner changed is the difference to it
 work/.moe-course/backups/         what `reset` took away
 work/.moe-course/progress.json    the last check: {exercise: {status, score, max_score, source_hash, when, passed}},
@@ -16,70 +17,15 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from moe_course import files
 from moe_course.grading.exercises.registry import NOTEBOOKS, Exercise, exercises_of, find, label
 from moe_course.grading.submission.attempts import Unreadable, normalised, read
+from moe_course.lesson.forms import RELOAD, copy, file_of, read_notebook, unused, write, write_notebook
 from moe_course.lesson.home import OUTSIDE, STATE, read_json, state_dir, update_json
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 _SIGNS = {"passed": "✓", "changed since it passed": "~", "open again, passed before": "~"}
 _SAY_NOTHING = ("not attempted", "interrupted")  # outcomes that tell nothing about code that has passed
-_RELOAD = (
-    "If the notebook is open in Jupyter, reload it before you go on (File → Reload Notebook from Disk): "
-    "saving the open tab would write the old text over the new."
-)
-
-
-def start(notebooks: Path, work: Path) -> list[str]:
-    """Copy the released `notebooks` into `work`, or bring older copies up to date; returns what to say.
-
-    Nothing a learner wrote is lost: answers, edits and added cells move to the new notebook, and the old file
-    stays beside it.
-    """
-    return [line for released in sorted(notebooks.glob("*/*.ipynb")) for line in _hand_out(released, work)]
-
-
-def _hand_out(released: Path, work: Path) -> list[str]:
-    mine = work / released.parent.name / released.name
-    base = work / STATE / "base" / released.name
-    if not mine.exists():
-        for file in filter(Path.is_file, released.parent.iterdir()):
-            if not (mine.parent / file.name).exists():
-                _copy(file, mine.parent / file.name)
-        _copy(released, base)
-        return [f"{mine}: ready"]
-    if not base.exists():
-        _copy(released, base)
-        return [f"{mine}: kept as it is. For a fresh copy, move it away and start again."]
-    if base.read_bytes() == released.read_bytes():
-        return []
-    return _update(released, base, mine)
-
-
-def _update(released: Path, base: Path, mine: Path) -> list[str]:
-    from moe_course.lesson.merge import merge
-
-    try:
-        merged = merge(*(_read_notebook(path) for path in (base, released, mine)))
-    except ValueError as error:
-        return [
-            f"{error}; left alone. There is a new version: move this file away and start again to get it."
-        ]
-    before = _unused(mine.with_name(f"{mine.stem}.before-{datetime.now():%Y-%m-%d}.ipynb"))
-    # In this order, whatever an interruption leaves undone is done by the next start.
-    _copy(mine, before)
-    _write_notebook(mine, merged.notebook)
-    _copy(released, base)
-    return [
-        f"{mine}: new version, with {merged.answers} answer(s) and {merged.own_cells} cell(s) of yours in it",
-        f"  the file as it was: {before.name}",
-        *(f"  {note}" for note in merged.notes),
-        _RELOAD,
-    ]
 
 
 def reset(name: str, work: Path) -> list[str]:
@@ -92,23 +38,23 @@ def reset(name: str, work: Path) -> list[str]:
     from moe_course.lesson.merge import merge, same
 
     exercise = find(name)
-    mine = _file(exercise, work)
-    released, notebook = _read_notebook(work / STATE / "base" / mine.name), _read_notebook(mine)
+    mine = file_of(exercise.notebook, work)
+    released, notebook = read_notebook(_base(exercise.notebook, work)), read_notebook(mine)
     course = Release(released)
     if exercise.name not in recognise(notebook.cells, course):
         notebook = merge(released, released, notebook).notebook
     cell = notebook.cells[recognise(notebook.cells, course)[exercise.name]]
     stub = course.cells[exercise.name]
     stamp = f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    code = _unused(work / STATE / "backups" / f"{exercise.name}-{stamp}.py")
-    _copy(mine, _unused(code.with_name(f"{mine.stem}-{stamp}.ipynb")))
+    code = unused(work / STATE / "backups" / f"{exercise.name}-{stamp}.py")
+    copy(mine, unused(code.with_name(f"{mine.stem}-{stamp}{mine.suffix}")))
     kept = f"{exercise.name} is the stub again in {mine}"
     if not same(cell, stub):
-        _write(code, (cell.source.rstrip() + "\n").encode())
+        write(code, (cell.source.rstrip() + "\n").encode())
         kept += f"; your code is kept in {code}"
     cell.update(cell_type=stub.cell_type, source=stub.source, outputs=[], execution_count=None)
-    _write_notebook(mine, notebook)
-    return [kept, _RELOAD]
+    write_notebook(mine, notebook)
+    return [kept, RELOAD]
 
 
 def record(verdict: Mapping[str, Any], sources: Mapping[str, str], folder: Path | None = None) -> str:
@@ -177,7 +123,9 @@ def status(work: Path) -> str:
             lines.append(row.rstrip())
     following = next_open(work)
     said = (
-        f"Next: {label(following.name)} in {_file(following, work)}" if following else "Everything is passed."
+        f"Next: {label(following.name)} in {file_of(following.notebook, work)}"
+        if following
+        else "Everything is passed."
     )
     return "\n".join([*lines, "", said])
 
@@ -193,10 +141,10 @@ def demand_notebooks(work: Path) -> None:
 
 def states(notebook: str, work: Path) -> list[tuple[Exercise, str, str]]:
     """The exercises of a notebook, each with its state in words and the points of its last check."""
-    exercises, path = exercises_of(notebook), work / notebook / f"{notebook}.ipynb"
+    exercises, path = exercises_of(notebook), file_of(notebook, work)
     progress = read_json(work / STATE / "progress.json")
     try:
-        now, stub = read(path).definitions, read(work / STATE / "base" / path.name).definitions
+        now, stub = read(path).definitions, read(_base(notebook, work)).definitions
     except Unreadable:
         state = "notebook unreadable" if path.exists() else "no notebook yet"
         return [(exercise, state, "") for exercise in exercises]
@@ -212,9 +160,9 @@ def next_open(work: Path) -> Exercise | None:
     return next((exercise for exercise, state, _ in found if state != "passed"), None)
 
 
-def _file(exercise: Exercise, work: Path) -> Path:
-    """The learner's notebook with an exercise."""
-    return work / exercise.notebook / f"{exercise.notebook}.ipynb"
+def _base(notebook: str, work: Path) -> Path:
+    """A notebook as it was handed out."""
+    return work / STATE / "base" / f"{notebook}.ipynb"
 
 
 def _state(entry: dict[str, Any], now: dict[str, str], stub: dict[str, str]) -> tuple[str, str]:
@@ -237,46 +185,10 @@ def saved(notebook: str) -> dict[str, str]:
     """The definitions in the learner's file of a notebook as it was saved last; empty where there is no such file."""
     state = state_dir()
     try:
-        return read(state.parent / notebook / f"{notebook}.ipynb").definitions if state and notebook else {}
+        return read(file_of(notebook, state.parent)).definitions if state and notebook else {}
     except Unreadable:
         return {}
 
 
 def _parts_in(definitions: dict[str, str], exercise: Exercise) -> dict[str, str]:
     return {part: definitions[part] for part in exercise.parts if part in definitions}
-
-
-def _read_notebook(path: Path) -> NotebookNode:
-    """A notebook of any 4.x format. Raises ValueError, naming the file, for anything else."""
-    import nbformat
-
-    try:
-        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-        _ = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; `moe-course start` makes it") from None
-    except Exception as error:  # nbformat has no common type for all that can be wrong with a file
-        raise ValueError(f"{path}: not a readable notebook ({str(error)[:100]})") from None
-    return notebook
-
-
-def _write_notebook(path: Path, notebook: NotebookNode) -> None:
-    import nbformat
-
-    _write(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write in one step: a reader, or a crash, meets the old file or the new one, never half of either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, data)
-
-
-def _copy(source: Path, target: Path) -> None:
-    _write(target, source.read_bytes())
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3 … that does not exist."""
-    names = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(2, 1000))
-    return next(candidate for candidate in (path, *names) if not candidate.exists())

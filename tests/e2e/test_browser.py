@@ -19,7 +19,7 @@ from synthetic import ROOT
 from moe_course.grading.cohort.page import page as instructors_page
 from moe_course.grading.exercises.registry import exercises_of
 from moe_course.grading.exercises.rubric import hidden_points, points
-from moe_course.lesson.workspace import start
+from moe_course.lesson.handing_out import start
 
 pytestmark = pytest.mark.browser
 MINUTE = 60_000  # milliseconds, as playwright counts

@@ -5,19 +5,30 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
 from synthetic import ROOT
 
 
+def build(target, source, folder):
+    """Build a wheel or an sdist from a folder of sources; its path."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
+    return built
+
+
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
+def wheel(tmp_path_factory):
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory):
     """A function that runs Python with the wheel's contents, in a folder of its own that holds notebook 01 solved."""
-    base = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(base)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = base.glob("*.whl")
+    base = tmp_path_factory.mktemp("installed")
     zipfile.ZipFile(wheel).extractall(base / "site")
     folder = base / "elsewhere"
     folder.mkdir()
@@ -32,6 +43,24 @@ def elsewhere(tmp_path_factory):
     where = run("-c", "import moe_course; print(moe_course.__file__)").stdout
     assert str(base) in where, "the checkout is imported, not the wheel"
     return run
+
+
+def test_the_sdist_gives_the_same_wheel(wheel, tmp_path):
+    sdist = build("sdist", ROOT, tmp_path)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "sources", filter="data")
+    (sources,) = (tmp_path / "sources").iterdir()
+    again = build("wheel", sources, tmp_path / "again")
+    contents = [
+        {
+            item.filename: item.CRC
+            for item in zipfile.ZipFile(path).infolist()
+            if "RECORD" not in item.filename
+        }
+        for path in (wheel, again)
+    ]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 200
 
 
 def test_it_checks_a_notebook(elsewhere):

@@ -1,5 +1,6 @@
 """The self-check in a learner's kernel."""
 
+import contextlib
 import functools
 import linecache
 import random
@@ -7,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -18,6 +20,8 @@ from moe_course.grading.judge import live, memory, subject
 from moe_course.grading.judge.rendering import as_html, as_text
 from moe_course.grading.judge.subject import LiveSubject
 from moe_course.grading.judge.verdict import grade
+from moe_course.grading.worker import serve
+from moe_course.grading.worker.serve import interrupted_after
 
 VISIBLE = points("ffn_params") - hidden_points("ffn_params")
 
@@ -145,6 +149,7 @@ def test_printing_and_warnings_stay_inside(capsys):
 
 def test_an_endless_loop_can_be_stopped():
     def endless(d_model, d_ff):
+        timer.start()
         until = time.monotonic() + 20  # a test that fails must end, too
         while time.monotonic() < until:
             pass
@@ -153,7 +158,6 @@ def test_an_endless_loop_can_be_stopped():
     # A test runner may have been started with the signal switched off.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        timer.start()
         verdict = examine(endless, ffn_params=endless)
     finally:
         timer.join()
@@ -210,6 +214,43 @@ def test_a_check_has_a_limit_of_time_and_says_where_the_code_was():
     text = as_text(verdict)
     assert "stopped after 0.3 seconds, in endless, at: " in text
     assert "ever end?" in text
+
+
+@pytest.fixture
+def no_alarms(monkeypatch):
+    """As on Windows."""
+    monkeypatch.delattr(signal, "setitimer", raising=False)
+
+
+def test_an_endless_loop_ends_where_there_are_no_alarms(no_alarms):
+    test_a_check_has_a_limit_of_time_and_says_where_the_code_was()
+
+
+def test_an_endless_loop_ends_in_another_thread_than_the_main_one():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(test_a_check_has_a_limit_of_time_and_says_where_the_code_was).result()
+
+
+def test_what_ends_in_time_is_left_alone_without_alarms(no_alarms):
+    before = threading.active_count()
+    for _ in range(20):
+        with interrupted_after(0.01, "the cell", TimeoutError):
+            pass
+    time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_code_that_goes_on_after_its_end_is_stopped_again_without_alarms(no_alarms, monkeypatch):
+    monkeypatch.setattr(serve, "AGAIN", 0.05)
+    stops = []
+    with contextlib.suppress(TimeoutError), interrupted_after(0.05, "the cell", TimeoutError):
+        while len(stops) < 2:
+            try:
+                while True:
+                    pass
+            except TimeoutError as stopped:
+                stops.append(str(stopped))
+    assert stops == ["the cell was stopped after 0.05 seconds"] * 2
 
 
 def test_all_probes_together_have_a_limit(monkeypatch):

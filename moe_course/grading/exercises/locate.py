@@ -31,6 +31,12 @@ def notebooks_dir() -> Path:
     return _find("notebooks", "notebooks")
 
 
+def changelog() -> Path:
+    """The file that says what each version of the course brought."""
+    shipped = PACKAGE / "_course" / "CHANGELOG.md"
+    return shipped if shipped.is_file() else PACKAGE.parent / "CHANGELOG.md"
+
+
 def released(notebook: str) -> Path:
     """The file of the notebook as learners got it: an instructor's own release where there is one."""
     place = custom_course.folder()

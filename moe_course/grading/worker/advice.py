@@ -46,5 +46,5 @@ def _advice(error: str) -> str:
 
 def _reads(path: str, value: str) -> bool:
     with contextlib.suppress(OSError):
-        return Path(path).read_text().strip() == value
+        return Path(path).read_text(encoding="utf-8").strip() == value
     return False

@@ -57,7 +57,7 @@ class Clock:
 def waited(process: int | None) -> float:
     """Seconds that a process has been ready to run and did not: 0 where nobody tells."""
     with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{process or 'self'}/schedstat").read_text().split()[1]) / 1e9
+        return int(Path(f"/proc/{process or 'self'}/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
     return 0.0
 
 
@@ -68,6 +68,6 @@ def used(processes: Iterable[int]) -> float:
 
 def _used(process: int) -> float:
     with contextlib.suppress(OSError, IndexError, ValueError):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # user and system, own and children's
     return 0.0

@@ -99,7 +99,7 @@ def give_up_privileges(uid: int | None, limits: dict, syscalls: bytes) -> None:
     call(libc.prctl, SET_DUMPABLE, 1, 0, 0, 0)  # a change of user takes /proc/self away
     installed = Filter(len(syscalls) // 8, syscalls)  # an instruction has 8 bytes
     call(libc.prctl, SET_SECCOMP, SECCOMP_FILTER, ctypes.addressof(installed), 0, 0)
-    with open("/proc/self/status") as file:
+    with open("/proc/self/status", encoding="utf-8") as file:
         now = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     powers = [int(now[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
     walled = (now["NoNewPrivs"], now["Seccomp"]) == ("1", str(SECCOMP_FILTER))

@@ -22,7 +22,7 @@ def resident(roots: Sequence[int], limit: int) -> int:
 
 def available() -> int:
     """Bytes that the machine can still give out without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
     return 1 << 62  # a kernel that does not tell
@@ -33,20 +33,21 @@ def family(process: int) -> Iterator[int]:
     yield process
     for children in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in children.read_text().split():
+            for child in children.read_text(encoding="utf-8").split():
                 yield from family(int(child))
 
 
 def _resident(process: int) -> int:
     with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 
 def _proportional(process: int) -> int:
     """Resident memory, a page shared by n processes counted as 1/n; the plain figure where that is not told."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) << 10
     return _resident(process)

@@ -251,7 +251,7 @@ def _run(
 def _state(stat: Path) -> str:
     """The state of a thread, as Linux tells it: R runs, S sleeps."""
     try:
-        return stat.read_text().rpartition(")")[2].split()[0]
+        return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return "S"  # it has ended meanwhile
 

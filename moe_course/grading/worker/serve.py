@@ -26,6 +26,7 @@ from moe_course.grading.exercises import protocol
 from moe_course.grading.exercises.protocol import ForbiddenImport, Raised, plain, raised
 from moe_course.grading.worker import syscalls
 from moe_course.grading.worker.clock import Clock
+from moe_course.grading.worker.overtime import watched
 from moe_course.grading.worker.pristine import Disturbed, intact, release, remembered_probes, restore
 from moe_course.grading.worker.settings import neutral_settings
 from moe_course.grading.worker.wire import REQUEST, encode, read_frame, send, write_frame
@@ -57,22 +58,29 @@ def interrupted_after(
     """Raise `error` in code that runs longer, and again every `AGAIN` seconds until it ends.
 
     Time in which other processes had the processor does not count. Where there are no alarms (on Windows, and in
-    another thread than the main one), nothing happens. A submission can evade this; it cannot evade the judge's own
+    another thread than the main one), a thread does it. A submission can evade this; it cannot evade the judge's own
     deadline.
     """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
     clock, limit = Clock(None), seconds
+    every, said = min(LOOK, seconds), f"{what} was stopped after {seconds:g} seconds"
+
+    def is_late() -> bool:
+        nonlocal limit
+        if clock.spent() < limit:
+            return False
+        limit = clock.spent() + AGAIN
+        return True
 
     def look(*_: Any) -> None:
-        nonlocal limit
-        if clock.spent() >= limit:
-            limit = clock.spent() + AGAIN
-            raise error(f"{what} was stopped after {seconds:g} seconds")
+        if is_late():
+            raise error(said)
 
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        with watched(is_late, every, error, said):
+            yield
+        return
     before = signal.signal(signal.SIGALRM, look)
-    timer = signal.setitimer(signal.ITIMER_REAL, *(min(LOOK, seconds),) * 2)
+    timer = signal.setitimer(signal.ITIMER_REAL, every, every)
     try:
         yield
     finally:
@@ -220,9 +228,9 @@ def prepare(memory: int | None) -> None:
         import resource
 
         syscalls.fresh_keyring()
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
             file.write("1000")  # where the machine itself runs out, this process goes first
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + 2 * memory,) * 2)
 
