@@ -29,6 +29,7 @@ FILES = (
     "Makefile",
     "containers/Containerfile",
     "containers/nbgrader_config.py",
+    "docs/cheat_sheet.md",
     "docs/conventions.md",
     "environment.yml",
     "pyproject.toml",
