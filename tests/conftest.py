@@ -10,6 +10,7 @@ import pytest
 CHROMIUM = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",  # no test needs a network
 ]
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -55,7 +56,7 @@ def environment():
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # playwright keeps an event loop running, which other files must not find
 def browser():
     """Chromium. Without it a laptop skips these tests, and CI, which should have it, fails."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -1,111 +1,179 @@
-"""What a person sees: a learner's notebook in JupyterLab, and the instructor's formgrader, in a real browser."""
+"""What a person sees in a real browser: a learner's JupyterLab, and the pages that the course writes."""
 
 import json
-import os
 import re
-import secrets
 import shutil
-import subprocess
 import sys
-import time
-from contextlib import contextmanager
+from types import SimpleNamespace
 
+import matplotlib
 import nbformat
 import pytest
-from cohorts import crowd
+from browsing import PATIENCE, barriers, new_page, photograph, running
+from cohorts import crowd, record, verdict
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, jupyter_env, notebook_file
 from synthetic import ROOT
 
+from moe_course.command.cli import main
+from moe_course.grading.cohort.feedback import page as feedback_page
 from moe_course.grading.cohort.page import page as instructors_page
-from moe_course.grading.exercises.registry import exercises_of
 from moe_course.grading.exercises.rubric import hidden_points, points
-from moe_course.lesson.handing_out import start
+from moe_course.lesson import card
 
 pytestmark = pytest.mark.browser
-MINUTE = 60_000  # milliseconds, as playwright counts
-SETTINGS = {
-    "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are in the page as well
-    "apputils-extension/notification": {"fetchNews": "false"},  # no question about news over the notebook
-}
+NOTEBOOK, EXERCISE = "02_topk_routing", "top_k_gate"
+ERRORS = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
+MAKE_LAB = """
+import sys; from pathlib import Path; from moe_course.command import launch
+sys.exit(launch.lab(Path(sys.argv[1])))
+"""
 
 
-@contextmanager
-def jupyterlab(folder, env):
-    """JupyterLab on a folder; yields a function from a path to its address. Its log lies beside the folder."""
-    for name, setting in SETTINGS.items():
-        path = f"{env['JUPYTER_CONFIG_DIR']}/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w") as file:
-            json.dump(setting, file)
-    runtime = folder.parent / "runtime"
-    token = secrets.token_hex(16)
-    with open(folder.parent / "jupyterlab.log", "w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.port=0", "--allow-root"],
-            cwd=folder,
-            env={**env, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_TOKEN": token},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            while not (found := list(runtime.glob("jpserver-*.json"))):
-                assert server.poll() is None, (folder.parent / "jupyterlab.log").read_text()
-                time.sleep(0.2)
-            address = json.loads(found[0].read_text())["url"]
-            yield lambda path: f"{address}{path}?token={token}"
-        finally:
-            server.terminate()
-            server.wait()
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab as `make lab` starts it, for somebody who has never used Jupyter: `root`, `env`, `address`."""
+    base = tmp_path_factory.mktemp("lab")
+    root, env = base / "course", jupyter_env(base / "home", base / "exchange")
+    env |= {"CI": "true", "MPLCONFIGDIR": matplotlib.get_cachedir()}  # fonts are searched for once, not here
+    root.mkdir()
+    shutil.copy(ROOT / "nbgrader_config.py", root)
+    tracker = (
+        base / "home/config/lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    )
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text(json.dumps({"windowingMode": "none"}))  # cells out of sight are in the page as well
+    command = [sys.executable, "-c", MAKE_LAB, str(root)]
+    with running(command, root, env, ready=lambda log: re.search(r"http://\S+token=\w+", log)) as found:
+        yield SimpleNamespace(root=root, env=env, address=found[0])
 
 
-def test_a_learner_runs_the_notebook_reads_rubrics_and_validates(browser, tmp_path):
-    notebook = "02_topk_routing"
-    first, *others = (exercise.name for exercise in exercises_of(notebook))
-    work = tmp_path / "course" / "work"
-    start(ROOT / "notebooks", work)
-    shutil.copy(ROOT / "nbgrader_config.py", tmp_path / "course")  # as `make lab` starts it
-    mine = nbformat.read(notebook_file(work, notebook), as_version=4)
-    solved = nbformat.read(notebook_file(ROOT / "solutions", notebook), as_version=4)
-    cell_of(mine, first).source = cell_of(solved, first).source
-    nbformat.write(mine, notebook_file(work, notebook))
+class Notebook:
+    """A notebook of the learner's in JupyterLab, whose cells go by their ids."""
 
-    with jupyterlab(tmp_path / "course", jupyter_env(tmp_path / "home", tmp_path / "exchange")) as url:
-        page = browser.new_page()
-        page.goto(url(f"lab/tree/work/{notebook}/{notebook}.ipynb"))
-        page.get_by_text("| Idle").wait_for(timeout=MINUTE)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        rubrics = page.locator(".jp-RenderedHTML:has(table)")
-        errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
-        rubrics.filter(has_text=f" {others[-1]}:").or_(errors).first.wait_for(timeout=5 * MINUTE)
-        assert errors.all_inner_texts() == []
-        seen = points(first) - hidden_points(first)
-        rubric = rubrics.filter(has_text=f" {first}:").inner_text()
-        assert f"{first}: passed, all {seen} visible points" in rubric
-        for name in others:
-            assert f"{name}: not attempted" in rubrics.filter(has_text=f" {name}:").inner_text()
+    def __init__(self, browser, lab, name):
+        from playwright.sync_api import expect
 
-        page.get_by_text("| Idle").wait_for(timeout=5 * MINUTE)
-        page.get_by_role("button", name="Validate").click()
-        said = page.locator(".jp-Dialog", has_text="Validation Results")
-        said.wait_for(timeout=5 * MINUTE)
-        text = said.inner_text()
-        assert re.findall(r"check\((\w+)\)", text) == others, text
-        page.close()
+        self.expect, self.runs = expect, 0
+        file = notebook_file(lab.root / "work", name)
+        self.order = [cell.id for cell in nbformat.read(file, as_version=4).cells]
+        self.page = new_page(browser, viewport={"width": 1280, "height": 860})
+        self.page.goto(re.sub(r"work/.*ipynb", file.relative_to(lab.root).as_posix(), lab.address))
+        self.panel = self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+        self.expect(self.panel.locator(".jp-Cell")).to_have_count(len(self.order), timeout=PATIENCE)
+        self.page.get_by_text("| Idle").wait_for()
+
+    def cell(self, name):
+        return self.panel.locator(".jp-Cell").nth(self.order.index(name))
+
+    def write(self, name, code):
+        """Put code into a cell in place of what is there, and run it."""
+        self.cell(name).locator(".cm-content").click()
+        self.page.keyboard.press("ControlOrMeta+A")
+        self.page.keyboard.insert_text(code)
+        return self.run(name)
+
+    def run(self, name):
+        """Run a cell and wait for its end; returns what it shows."""
+        cell = self.cell(name)
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        self.runs += 1
+        prompt = cell.locator(".jp-InputPrompt").first
+        self.expect(prompt).to_have_text(f"[{self.runs}]:", timeout=PATIENCE)
+        self.page.get_by_text("| Idle").wait_for()
+        assert cell.locator(ERRORS).all_inner_texts() == []
+        return cell.locator(".jp-Cell-outputArea")
+
+
+def test_make_lab_opens_the_next_notebook_on_a_clean_desk(browser, lab):
+    first = "00_start_here"
+    notebook = Notebook(browser, lab, first)
+    page = notebook.page
+    assert page.locator(".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-Notebook").count() == 1
+    assert first in lab.address
+    contents = page.locator("#table-of-contents")
+    contents.get_by_text("You are the router").wait_for()
+    panels = page.locator(".jp-SideBar .lm-TabBar-tab")
+    assert "table-of-contents" in (names := panels.evaluate_all("tabs => tabs.map(tab => tab.dataset.id)"))
+    assert not [name for name in names if "nbgrader" in name]
+    page.get_by_role("menuitem", name="Nbgrader", exact=True).click()
+    page.get_by_role("menuitem", name="Assignment List").wait_for()
+    assert page.locator(".lm-Menu-itemLabel:visible").all_inner_texts() == ["Assignment List"]
+    page.keyboard.press("Escape")
+    photograph(page, "desk")
+    assert page.get_by_text("Jupyter news").count() == 0
+    page.close()
+
+
+def test_a_learner_goes_from_a_wrong_answer_to_a_right_one_a_slider_and_the_card(browser, lab, capsys):
+    solved = cell_of(nbformat.read(notebook_file(ROOT / "solutions", NOTEBOOK), as_version=4), EXERCISE)
+    right = "\n".join(line for line in solved.source.splitlines() if "### " not in line)
+    wrong = re.sub(r"    if renormalize:\n.*\n", "", right)
+    assert wrong != right
+    notebook = Notebook(browser, lab, NOTEBOOK)
+    notebook.run("setup")
+
+    notebook.write(EXERCISE, wrong)
+    said = notebook.run(f"check_{EXERCISE}")
+    for words in (f"{EXERCISE}: failed", "probs_TE", "expected", "got", "never renormalised. To what"):
+        assert words in said.inner_text(), words
+    notebook.cell(EXERCISE).evaluate("cell => cell.scrollIntoView({block: 'start'})")
+    photograph(notebook.page, "check")
+
+    notebook.write(EXERCISE, right)
+    seen = points(EXERCISE) - hidden_points(EXERCISE)
+    assert f"{EXERCISE}: passed, all {seen} visible points" in notebook.run(f"check_{EXERCISE}").inner_text()
+
+    explorer = notebook.run("s2-interactive")
+    explorer.get_by_alt_text("for k = 2 at temperature 1,").wait_for()
+    explorer.get_by_role("slider").first.press("ArrowRight")
+    explorer.get_by_alt_text("for k = 3 at temperature 1,").wait_for()
+    photograph(explorer, "slider")
+
+    for name in ("hero-lines", "symptom-train", "fix-train"):
+        notebook.run(name)
+    shown = notebook.run("card").inner_text()
+    assert card.SECTIONS["active"][0] in shown
+    assert "busiest expert" in shown
+    with notebook.page.expect_response(lambda reply: reply.request.method == "PUT" and NOTEBOOK in reply.url):
+        notebook.page.keyboard.press("ControlOrMeta+s")
+    assert main(["status", str(lab.root / "work")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"✓ 2\.2 +{EXERCISE} +passed", said), said
+    assert "Next: 0.1" in said
+    assert barriers(notebook.page, context=".jp-NotebookPanel:not(.lm-mod-hidden) table") == []
+    notebook.page.close()
+
+
+def test_validate_names_the_exercises_that_are_open(browser, lab):
+    page = Notebook(browser, lab, ASSIGNMENT).page
+    page.get_by_role("button", name="Validate").click()
+    said = page.locator(".jp-Dialog", has_text="Validation Results")
+    said.wait_for()
+    assert re.findall(r"check\((\w+)\)", said.inner_text()) == NAMES
+    page.close()
 
 
 def test_an_instructor_sees_the_scores_in_formgrader(browser, graded):
-    with jupyterlab(graded.root, graded.env) as url:
-        page = browser.new_page()
+    runtime = graded.root.parent / "runtime"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.port=0", "--allow-root"]
+    env = graded.env | {"JUPYTER_RUNTIME_DIR": str(runtime)}
+    with running(command, graded.root, env, lambda log: next(runtime.glob("jpserver-*.json"), None)) as found:
+        server = json.loads(found.read_text())
+        page = new_page(browser)
+
+        def url(path):
+            return f"{server['url']}{path}?token={server['token']}"
+
         page.goto(url("formgrader"))
-        page.get_by_role("link", name=ASSIGNMENT).wait_for(timeout=MINUTE)
+        page.get_by_role("link", name=ASSIGNMENT).wait_for()
         page.goto(url(f"formgrader/gradebook/{ASSIGNMENT}/{ASSIGNMENT}"))
         full = sum(map(points, NAMES))
-        page.get_by_text(f"{full} / {full}").first.wait_for(timeout=MINUTE)
+        page.get_by_text(f"{full} / {full}").first.wait_for()
         assert page.get_by_role("link", name="Submission #").count() == 3
         untouched = page.get_by_role("row").filter(has_text=re.compile(rf"(?<!\d)0 / {full}"))
         untouched.get_by_role("link", name="Submission #").click()
-        page.get_by_text(f"{NAMES[0]}: not attempted").first.wait_for(timeout=MINUTE)
+        page.get_by_text(f"{NAMES[0]}: not attempted").first.wait_for()
         page.close()
 
 
@@ -145,7 +213,7 @@ FOLDED = """() => [...document.querySelectorAll("details:not(.twin, [open])")]
 def test_the_instructors_page_is_legible(browser, tmp_path, scheme, medium, width):
     file = tmp_path / "report.html"
     file.write_text(instructors_page(ASSIGNMENT, crowd(40)), encoding="utf-8")
-    page = browser.new_page(viewport={"width": width, "height": 800})
+    page = new_page(browser, viewport={"width": width, "height": 800})
     page.emulate_media(media=medium, color_scheme=scheme)
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
@@ -160,6 +228,39 @@ def test_the_instructors_page_is_legible(browser, tmp_path, scheme, medium, widt
     folded = page.evaluate(FOLDED)
     assert folded
     assert all(height > 0 if medium == "print" else height == 0 for height in folded)
+    assert barriers(page) == []
+    photograph(page, f"report-{scheme}-{medium}")
     if medium == "print":
         assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()
+
+
+def a_card(folder):
+    (folder / card.FILE).write_text(json.dumps({"active": {"MoE layer, total": 18432, "even": True}}))
+    return card.as_page(folder)
+
+
+def a_feedback_page(folder):
+    wrong = verdict(status="failed", failed=["hard"], mistake="a_mistake")
+    wrong["checks"][1] |= {"message": "expected 2\ngot      1", "hint": "Is that all?"}
+    told = {**wrong, "feedback": {"checks": wrong["checks"], "diagnosis": wrong["diagnosis"]}}
+    return feedback_page(record("Ada", verdict(), told, repairs=["setup: lost its tag: put back"]), None)
+
+
+@pytest.mark.parametrize("written", [a_card, a_feedback_page])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier_on_a_learners_page(browser, tmp_path, written, scheme):
+    file = tmp_path / "page.html"
+    file.write_text(written(tmp_path), encoding="utf-8")
+    page = new_page(browser, viewport={"width": 1000, "height": 600}, color_scheme=scheme)
+    page.goto(file.as_uri())
+    assert barriers(page) == []
+    photograph(page, f"{written.__name__}-{scheme}")
+    page.close()
+
+
+def test_axe_finds_a_barrier(browser):
+    page = new_page(browser)
+    page.set_content('<html lang="en"><title>A page</title><p style="color: #bbb">Grey on white</p>')
+    assert len(barriers(page)) == 1
     page.close()

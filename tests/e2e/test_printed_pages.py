@@ -5,7 +5,6 @@ import re
 import pytest
 from decks import PREDICT, drawn, revealed, small
 from synthetic import ROOT, code, notebook, text
-from test_browser import browser  # noqa: F401
 
 from moe_course.authoring.markup import as_html
 from moe_course.authoring.slides import page as deck_page
@@ -44,7 +43,7 @@ def crowded():
 
 
 @pytest.fixture(scope="module")
-def deck(browser, tmp_path_factory):  # noqa: F811
+def deck(browser, tmp_path_factory):
     path = tmp_path_factory.mktemp("deck") / "deck.html"
     path.write_text(crowded(), encoding="utf-8")
     context = browser.new_context(viewport={"width": 1280, "height": 720}, offline=True)
@@ -126,7 +125,7 @@ def test_a_deck_has_no_barriers_that_axe_finds(deck, scheme):
     assert [fault["id"] for fault in axe.run(deck).response["violations"]] == []
 
 
-def printed(browser, markup):  # noqa: F811
+def printed(browser, markup):
     page = browser.new_page()
     page.set_content(markup)
     pdf = page.pdf(format="A4", prefer_css_page_size=True)
@@ -134,7 +133,7 @@ def printed(browser, markup):  # noqa: F811
     return pages_of(pdf)
 
 
-def test_the_longest_certificate_prints_on_one_page(browser):  # noqa: F811
+def test_the_longest_certificate_prints_on_one_page(browser):
     parts = [(name, tuple(exercise.name for exercise in exercises_of(name))) for name in NOTEBOOKS]
     everything = tuple(Part(name, passed, len(passed), "100 of 100") for name, passed in parts)
     long = "Ada Maria Wilhelmina von und zu Lovelace-Hohenstein the Younger"
@@ -142,7 +141,7 @@ def test_the_longest_certificate_prints_on_one_page(browser):  # noqa: F811
     assert printed(browser, as_page(Certificate(long, everything))) == 1
 
 
-def test_the_cheat_sheet_prints_on_one_page(browser):  # noqa: F811
+def test_the_cheat_sheet_prints_on_one_page(browser):
     sheet = as_html((ROOT / "docs" / "cheat_sheet.md").read_text(encoding="utf-8"))
     style = (
         "@page{size:A4;margin:8mm} body{font:8.5pt/1.25 sans-serif;margin:0} h1{margin:0;font-size:1.3em} "
