@@ -15,7 +15,7 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all check format graders-report results images lock
+.PHONY: help setup lab test test-all check format site graders-report results images lock
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "  %-20s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ check: $(READY) ## Formatting, lint, types, freshness of notebooks/, quick tests
 
 format: $(READY) ## Format the code and repair what the linter can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+site: $(READY) ## The course as a web site, in build/site: notebooks with answers, glossary, documents (minutes)
+	@$(BIN)/moe-course site $(ARGS)
 
 graders-report: $(READY) ## Measure the graders on wrong answers, right ones and mutants, into docs/graders.md
 	@$(BIN)/python -m moe_course.authoring.graders_report $(ARGS)

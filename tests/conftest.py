@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -54,6 +55,25 @@ def environment():
     """What a file's tests do to the environment ends with them: files share a process."""
     with mock.patch.dict(os.environ):
         yield
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory, request):
+    """Executed notebooks by tree and name, each run once, whichever test or process asks first.
+
+    Trainings are at their small settings unless pytest has --full. A figure that cannot be read is an error.
+    """
+    from moe_course.authoring import executed
+
+    base = tmp_path_factory.getbasetemp()
+    store = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "executed"
+    root = Path(__file__).resolve().parents[1]
+
+    def run(tree, name):
+        notebook = root / tree / name / f"{name}.ipynb"
+        return executed.executed(notebook, store, full=request.config.getoption("--full"))
+
+    return run
 
 
 @pytest.fixture(scope="module")  # playwright keeps an event loop running, which other files must not find

@@ -135,6 +135,17 @@ def _bundle(args: argparse.Namespace) -> int:
     return 0
 
 
+def _site(args: argparse.Namespace) -> int:
+    from moe_course.authoring.site.build import build
+    from moe_course.command import launch
+
+    root = launch.checkout()
+    target = args.folder or root / "build" / "site"
+    build(root, target, root / "build" / "executed", full=args.full)
+    print(f"{target / 'index.html'} is the first page.")
+    return 0
+
+
 def _slides(args: argparse.Namespace) -> int:
     from moe_course.authoring import slides
     from moe_course.command import launch
@@ -405,6 +416,12 @@ def build_parser() -> argparse.ArgumentParser:
     slides.add_argument("notebook", metavar="NOTEBOOK", help="its name or number, or “all”")
     slides.add_argument("--out", type=Path, required=True, metavar="DIR")
     slides.add_argument("--small", action="store_true", help="a quick look: train for a few steps only")
+
+    site = command(
+        "site", _site, "the course as a web site: executed notebooks with answers, and the documents"
+    )
+    site.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: build/site")
+    site.add_argument("--full", action="store_true", help="train in full: about an hour on two cores")
 
     explain.add_command(command)
     training.add_commands(command)

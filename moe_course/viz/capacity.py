@@ -72,8 +72,8 @@ def capacity_symptom(
         ylim=(0, None),
     )
     right.set(
-        title=f"With {focus}: {rates[:quarter].mean():.0f}% of the first lines\n"
-        f"are dropped, {rates[-quarter:].mean():.0f}% of the last",
+        title=f"With {focus}: {rates[:quarter].mean():.0f}% of the\n"
+        f"first lines are dropped, {rates[-quarter:].mean():.0f}% of the last",
         xlabel="line of the batch",
         ylabel="assignments dropped, %",
         ylim=(-2, 100),

@@ -32,7 +32,9 @@ def test_what_a_learner_needs_is_there(written):
 def test_what_tells_answers_is_not(written):
     names = {part for path in written.rglob("*") for part in path.relative_to(written).parts}
     assert not names & {"solutions", "hidden", "alternatives", "misconceptions", ".git"}
-    assert {path.name for path in (written / "docs").iterdir()} == {"cheat_sheet.md", "conventions.md"}
+    learners = {"cheat_sheet.md", "conventions.md", "glossary.md"}
+    assert {path.name for path in (written / "docs").iterdir()} == learners
+    assert not (written / "site").exists()
     assert list(bundle.leaks(ROOT, written)) == []
 
 

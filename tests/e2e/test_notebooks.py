@@ -4,43 +4,17 @@ test_solutions.py does the same for the notebooks with answers.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from synthetic import ROOT
 
 from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.exercises.rubric import hidden_points, points
 
 TREE = "notebooks"
-
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory, request):
-    """Executed notebooks by name, each run once, in an empty folder.
-
-    Training is at its small setting unless pytest has --full. A figure that cannot be read is an error.
-    """
-    done, tree = {}, request.module.TREE
-    env = {**os.environ, "MOE_COURSE_LEGIBLE": "1"}
-    if not request.config.getoption("--full"):
-        env["MOE_COURSE_SMALL"] = "1"
-
-    def run(name):
-        if name not in done:
-            notebook = nbformat.read(ROOT / tree / name / f"{name}.ipynb", as_version=4)
-            folder = tmp_path_factory.mktemp(f"{tree}-{name}")
-            client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
-            done[name] = client.execute(env=env)
-            assert list(folder.iterdir()) == [], "a notebook leaves files behind"
-        return done[name]
-
-    return run
 
 
 def live_scores(notebook):
@@ -56,8 +30,9 @@ def live_scores(notebook):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_runs_top_to_bottom(executed, name, request):
-    """No error (nbclient would raise), nothing on stderr, and every check says what it should."""
-    notebook, tree = executed(name), request.module.TREE
+    """No error, no file left behind, nothing on stderr, and every check says what it should."""
+    tree = request.module.TREE
+    notebook = executed(tree, name)
     noise = [
         out.text
         for cell in notebook.cells
@@ -74,7 +49,7 @@ def test_runs_top_to_bottom(executed, name, request):
 def test_the_same_score_from_the_command_and_from_pytest(executed, name, request):
     tree = request.module.TREE
     file = ROOT / tree / name / f"{name}.ipynb"
-    live = live_scores(executed(name))
+    live = live_scores(executed(tree, name))
 
     run = [sys.executable, "-m", "moe_course.command.cli", "check", str(file), "--json"]
     said = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)

@@ -2,7 +2,6 @@
 two can run side by side."""
 
 from test_notebooks import (  # noqa: F401
-    executed,
     test_runs_top_to_bottom,
     test_the_same_score_from_the_command_and_from_pytest,
 )
