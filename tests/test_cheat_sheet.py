@@ -116,12 +116,12 @@ CASES = {  # name: (the formula, its value by hand, the library's)
     "ffn_params": (r"3 D F", lambda: 3 * D * F, lambda: accounting.ffn_params(D, F)),
     "ffn_flops": (r"2 \cdot T \cdot 3 D F", lambda: 2 * T * 3 * D * F, lambda: accounting.ffn_flops(T, D, F)),
     "moe_ffn_params": (
-        r"D E + (E + S) 3 D F, \quad D E + (K + S) 3 D F",
+        r"D E + (E + K_s) 3 D F, \quad D E + (K + K_s) 3 D F",
         lambda: [D * E + (E + S) * 3 * D * F, D * E + (K + S) * 3 * D * F],
         lambda: accounting.moe_ffn_params(D, F, E, K, S),
     ),
     "active_matched_d_ff": (
-        r"F = \frac{F_{dense}}{K + S}",
+        r"F = \frac{F_{dense}}{K + K_s}",
         lambda: 12 / (K + S),
         lambda: accounting.active_matched_d_ff(12, K, S),
     ),

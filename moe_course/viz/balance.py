@@ -65,8 +65,9 @@ def collapse_curves(arms: Mapping[str, Any]) -> Figure:
     sure = {name: float(runs.final_entropy.median()) for name, runs in arms.items()}
     dead = {name: int(runs.dead.max()) for name, runs in arms.items()}
     surest, worst = min(sure, key=lambda name: sure[name]), max(dead, key=lambda name: dead[name])
+    lowest = f"{best} {loss[best]:.3f}" if best != first else "the lowest of all"
     axes[0, 0].set(
-        title=f"Task loss: {first} {loss[first]:.3f}, {best} {loss[best]:.3f}",
+        title=f"Task loss: {first} {loss[first]:.3f}, {lowest}",
         ylabel="error / target",
         yscale="log",
     )

@@ -66,7 +66,7 @@ def capacity_symptom(
     ends = {name: float(np.median([run.final_loss for run in runs])) for name, runs in arms.items()}
     rates, quarter = np.median(by_line[focus], axis=0), len(by_line[focus][0]) // 4
     left.set(
-        title=f"The loss ends at {ends[focus]:.2f} with {focus},\nat {ends[first]:.2f} with {first}",
+        title=f"Final loss {ends[focus]:.2f} with {focus},\n{ends[first]:.2f} with {first}",
         xlabel="step",
         ylabel="cross-entropy, nats",
         ylim=(0, None),
@@ -116,7 +116,7 @@ def dropped_by(
         _grouped_bars(ax, rates, labels[grouping])
         worst = max(rates, key=lambda fill: max(rates[fill]) - min(rates[fill]))
         low, high = min(rates[worst]), max(rates[worst])
-        ax.set(title=f"{worst} drops {low:.0%} to {high:.0%}", xlabel=grouping)
+        ax.set(title=f"{worst}:\n{low:.0%} to {high:.0%} dropped", xlabel=grouping)
         ax.title.set_fontsize(10)
         ax.label_outer()
     np.atleast_1d(axes)[0].set_ylabel("assignments dropped, %")

@@ -170,7 +170,7 @@ def _times_title(sweep: Any, flops: Mapping[int, int] | None, values: list[int],
     first, last = values[0], values[-1]
     if len(ways) > 1:
         shares = (f"{way} {sweep.ratio(way, last, (ways[0], last)):.0%}" for way in ways[1:])
-        return f"At {last} {sweep.axis}, of the {ways[0]}'s time: {', '.join(shares)}"
+        return f"At {last} {sweep.axis}, of the {ways[0]}'s time:\n{', '.join(shares)}"
     growth = sweep.ratio(ways[0], last, (ways[0], first))
     more = 1.0 if flops is None else flops[last] / flops[first]
     work = "the same arithmetic" if more == 1 else f"{more:.3g} times the arithmetic"

@@ -41,7 +41,7 @@ def figures():
     return {
         "symptom": (
             viz.capacity_symptom(RUNS),
-            "The loss ends at 1.25 with factor 1, at 0.60 with no limit "
+            "Final loss 1.25 with factor 1, 0.60 with no limit "
             "With factor 1: 0% of the first lines are dropped, 40% of the last",
         ),
         "symptom of another": (
@@ -55,7 +55,7 @@ def figures():
         ),
         "dropped_by": (
             viz.dropped_by({"choice": {"a": [0.1, 0.4], "b": [0.2, 0.3]}}, {"choice": ["first", "second"]}),
-            "a drops 10% to 40%",
+            "a: 10% to 40% dropped",
         ),
         "overflow": (
             viz.overflow_curves([1.0, 1.25], measured, {"K = 1": [0.2, 0.05]}, {"K = 1": 0.2}),

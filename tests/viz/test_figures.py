@@ -100,7 +100,7 @@ def figures():
             viz.dispatch_times(alone, flops={4: 10, 8: 10}),
             "2 times the experts: the same arithmetic, 3 times the time",
         ),
-        "dispatch_times of two": (viz.dispatch_times(both), "of the loop's time: sorted 50%"),
+        "dispatch_times of two": (viz.dispatch_times(both), "of the loop's time:\nsorted 50%"),
         "dispatch_winners": (viz.dispatch_winners(both, both), "Fastest at 4: loop,\nat 8: sorted"),
     }
 
