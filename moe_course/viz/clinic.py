@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from moe_course.viz.style import FAINT, INK, expert_color
 
@@ -16,15 +17,20 @@ _COLORS = ("#D55E00", "#0072B2", "#009E73", INK)
 def seed_curves(
     curves: Mapping[str, torch.Tensor], title: str, ylabel: str, line: tuple[float, str] | None = None
 ) -> Figure:
-    """Curves over training, {name: (seeds, steps)}: one thin line for each seed; `line` is (height, its name)."""
+    """Curves over training, {name: (seeds, steps)}: one line for each seed; `line` is (height, its name).
+
+    The first of three names or more are drawn wider, so that they show under the others where curves are the same.
+    """
     fig, ax = plt.subplots(figsize=(7, 2.8))
-    for (name, values), color in zip(curves.items(), _COLORS, strict=False):
+    for number, ((name, values), color) in enumerate(zip(curves.items(), _COLORS, strict=False)):
+        width = 1 + 2.5 * (len(curves) - 1 - number) if len(curves) > 2 else 1
         for place, row in enumerate(values):
-            ax.plot(row, color=color, lw=1, alpha=0.8, label=None if place else name)
+            ax.plot(row, color=color, lw=width, alpha=0.8, label=None if place else name)
     if line:
         ax.axhline(line[0], color=FAINT, ls=":", label=line[1])
     ax.set(title=title, xlabel="step", ylabel=ylabel)
-    ax.legend(fontsize=9)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=9, frameon=True, edgecolor="none")
     return fig
 
 

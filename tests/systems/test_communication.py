@@ -144,3 +144,11 @@ class TestPlacement:
             place_experts(EPLB_LOADS[0], 5)
         with pytest.raises(ValueError, match="11 slots cannot hold 12 experts"):
             replicate_experts(EPLB_LOADS[0], 11)
+
+
+@pytest.mark.parametrize(("ranks", "gigabytes"), [(2, 49), (256, 97)])
+def test_bandwidth_from_which_compute_covers_the_transfer(ranks, gigabytes):
+    """The layer of notebook 09's section 6: D = 7168, F = 2048, 400 TFLOP/s, 1.5 bytes a value."""
+    compute = 16384 * 8 / ranks * 6 * 7168 * 2048 / 400e12
+    sent = 2 * all_to_all_bytes(16384 / ranks, 8, 7168, 1.5, ranks)
+    assert round(sent / compute / 1e9) == gigabytes

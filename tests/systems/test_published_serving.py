@@ -144,6 +144,13 @@ def test_hit_rates_differ_by_a_factor_of_five():
     )
 
 
+@pytest.mark.parametrize(("name", "tokens"), [("qwen3-30b-a3b", 9_500), ("deepseek-v3", 260_000)])
+def test_context_from_which_64_readers_read_more_keys_and_values_than_weights(name, tokens):
+    m = serving_sizes(model(name))
+    weights = m.step_bytes(64, 0)
+    assert weights / (m.step_bytes(64, 1) - weights) == pytest.approx(tokens, rel=0.01)
+
+
 class TestSpeculation:
     def test_by_hand(self):
         assert tokens_per_verification(0.5, 2) == 1.75
