@@ -141,7 +141,7 @@ def _site(args: argparse.Namespace) -> int:
 
     root = launch.checkout()
     target = args.folder or root / "build" / "site"
-    build(root, target, root / "build" / "executed", full=args.full)
+    build(root, target, root / "build" / "executed", full=args.full, teachers=args.teachers)
     print(f"{target / 'index.html'} is the first page.")
     return 0
 
@@ -422,6 +422,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     site.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: build/site")
     site.add_argument("--full", action="store_true", help="train in full: about an hour on two cores")
+    site.add_argument("--teachers", action="store_true", help="with the guides, which answer exam questions")
 
     explain.add_command(command)
     training.add_commands(command)

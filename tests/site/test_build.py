@@ -89,3 +89,13 @@ def test_what_is_no_site_is_never_replaced(tmp_path):
     with pytest.raises(ValueError, match="has no folder site/"):
         build.build(tmp_path, tmp_path / "out", tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_answers_to_exam_questions_are_for_teachers(tmp_path):
+    """A site that anybody may open has no document with a heading of exam questions, and no answers of the bank."""
+    for teachers in (False, True):
+        source = tmp_path / str(teachers)
+        build.copy_documents(ROOT, source, teachers)
+        told = [path.name for path in source.rglob("*.md") if "\n## Exam\n" in path.read_text("utf-8")]
+        assert bool(told) == (source / "docs/teaching/question_bank_answers.md").is_file() == teachers
+        assert (source / "docs/teaching/question_bank.md").is_file()

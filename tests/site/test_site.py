@@ -30,7 +30,7 @@ def site(executed, tmp_path_factory):
     """The folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
     runs = {name: executed("solutions", name) for name in NOTEBOOKS}
-    build.lay_out(ROOT, runs, folder / "source")
+    build.lay_out(ROOT, runs, folder / "source", teachers=True)
     build.write_pages(ROOT, folder / "source", folder / "pages")
     return folder / "pages"
 

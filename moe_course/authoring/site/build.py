@@ -45,17 +45,27 @@ TITLES = {
     "docs/learners": "The README of the student bundle"
 }  # where a page's own title would be a second home page
 
+FOR_TEACHERS = ("teaching/[0-9]*.md", "teaching/question_bank_answers.md")
+"""Documents with the answers to exam questions: only a site for teachers has them."""
+
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 BUILT = ".buildinfo"  # Sphinx writes it into every site
 
 
 def build(
-    root: Path, target: Path, store: Path, *, full: bool = False, say: Callable[[str], None] = print
+    root: Path,
+    target: Path,
+    store: Path,
+    *,
+    full: bool = False,
+    teachers: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Write the site of the repository `root` into the folder `target`, which may hold an earlier one.
 
-    Executed notebooks are kept in `store`; `full` runs their trainings in full. Raises ValueError if `target` holds
+    Executed notebooks are kept in `store`; `full` runs their trainings in full. With `teachers` it has the guides,
+    whose exam questions are answered. Raises ValueError if `target` holds
     something else, and if Sphinx finds anything to complain about; `target` is then what it was.
     """
     if not (root / "site").is_dir():
@@ -70,7 +80,7 @@ def build(
         for notebook in sorted((root / "solutions").glob("*/*.ipynb")):
             say(f"running {notebook.stem}")
             runs[notebook.stem] = executed(notebook, store, full=full)
-        lay_out(root, runs, source, full=full)
+        lay_out(root, runs, source, full=full, teachers=teachers)
         say("writing the pages")
         write_pages(root, source, pages)
         shutil.rmtree(target, ignore_errors=True)
@@ -78,13 +88,16 @@ def build(
         shutil.move(pages, target)
 
 
-def lay_out(root: Path, runs: dict[str, nbformat.NotebookNode], source: Path, *, full: bool = False) -> None:
+def lay_out(
+    root: Path,
+    runs: dict[str, nbformat.NotebookNode],
+    source: Path,
+    *,
+    full: bool = False,
+    teachers: bool = False,
+) -> None:
     """Write what Sphinx reads into the new folder `source`; `runs` are the executed notebooks by name."""
-    shutil.copytree(root / "site", source)
-    shutil.copytree(root / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py"))
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
-        if (root / name).is_file():
-            shutil.copy(root / name, source)
+    copy_documents(root, source, teachers)
     for name, run in runs.items():
         place = source / "notebooks" / name / f"{name}.ipynb"
         place.parent.mkdir(parents=True)
@@ -103,6 +116,18 @@ def lay_out(root: Path, runs: dict[str, nbformat.NotebookNode], source: Path, *,
     for path in source.rglob("*.md"):
         linked = relink(path.read_text(encoding="utf-8"), path.relative_to(source), source, root)
         path.write_text(linked, encoding="utf-8")
+
+
+def copy_documents(root: Path, source: Path, teachers: bool) -> None:
+    """Sphinx's settings, the home page and all documents that this site may have, into the new folder `source`."""
+    shutil.copytree(root / "site", source)
+    shutil.copytree(root / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py"))
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy(root / name, source)
+    if not teachers:
+        for pattern in FOR_TEACHERS:
+            for path in (source / "docs").glob(pattern):
+                path.unlink()
 
 
 def _pages(source: Path) -> list[str]:
