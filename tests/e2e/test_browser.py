@@ -155,29 +155,6 @@ def test_validate_names_the_exercises_that_are_open(browser, lab):
     page.close()
 
 
-def test_an_instructor_sees_the_scores_in_formgrader(browser, graded):
-    runtime = graded.root.parent / "runtime"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.port=0", "--allow-root"]
-    env = graded.env | {"JUPYTER_RUNTIME_DIR": str(runtime)}
-    with running(command, graded.root, env, lambda log: next(runtime.glob("jpserver-*.json"), None)) as found:
-        server = json.loads(found.read_text())
-        page = new_page(browser)
-
-        def url(path):
-            return f"{server['url']}{path}?token={server['token']}"
-
-        page.goto(url("formgrader"))
-        page.get_by_role("link", name=ASSIGNMENT).wait_for()
-        page.goto(url(f"formgrader/gradebook/{ASSIGNMENT}/{ASSIGNMENT}"))
-        full = sum(map(points, NAMES))
-        page.get_by_text(f"{full} / {full}").first.wait_for()
-        assert page.get_by_role("link", name="Submission #").count() == 3
-        untouched = page.get_by_role("row").filter(has_text=re.compile(rf"(?<!\d)0 / {full}"))
-        untouched.get_by_role("link", name="Submission #").click()
-        page.get_by_text(f"{NAMES[0]}: not attempted").first.wait_for()
-        page.close()
-
-
 # How high the content of each folded part is: 0 where it is hidden.
 FOLDED = """() => [...document.querySelectorAll("details:not(.twin, [open])")]
   .map(part => part.offsetHeight - part.querySelector("summary").offsetHeight)"""

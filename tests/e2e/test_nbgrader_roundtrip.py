@@ -2,10 +2,14 @@
 
 import csv
 import html
+import json
 import re
 import stat
+import sys
 
+import nbformat
 import pytest
+from browsing import barriers, new_page, photograph, running
 from nbgrader.api import Gradebook
 from stock_nbgrader import ASSIGNMENT, NAMES, cell_of, notebook_file
 
@@ -92,3 +96,62 @@ def test_validate_agrees_with_check(graded, learner, failing):
         assert said.count("The following cell failed") == failing
     else:
         assert "Success! Your notebook passes all the tests." in said
+
+
+# ------------------------------------------------------------------------- the same by clicks, in a browser
+
+
+@pytest.fixture(scope="module")
+def formgrader(graded):
+    """From a page of formgrader to its address, as `jupyter lab` serves it."""
+    runtime = graded.root.parent / "runtime"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.port=0", "--allow-root"]
+    env = graded.env | {"JUPYTER_RUNTIME_DIR": str(runtime)}
+    with running(command, graded.root, env, lambda log: next(runtime.glob("jpserver-*.json"), None)) as found:
+        server = json.loads(found.read_text())
+        yield lambda page: f"{server['url']}formgrader/{page}?token={server['token']}"
+
+
+def clicked(page, row, sign, says):
+    """Click on a sign of formgrader's in the row with this text, and read that it was done."""
+    page.get_by_role("row").filter(has_text=row).locator(f".glyphicon-{sign}").click()
+    done = page.locator(".modal").filter(has_text=says)
+    done.get_by_role("button", name="OK").click()
+    done.wait_for(state="detached")
+
+
+@pytest.mark.browser
+def test_an_instructor_releases_grades_comments_and_gives_feedback_in_formgrader(browser, graded, formgrader):
+    full = sum(map(points, NAMES))
+    graded.hand_in("late", nbformat.read(notebook_file(graded.root / "submitted" / "nothing"), as_version=4))
+    page = new_page(browser, viewport={"width": 1280, "height": 900})
+    page.goto(formgrader("manage_assignments"))
+    clicked(page, ASSIGNMENT, "remove", "Successfully unreleased")
+    clicked(page, ASSIGNMENT, "cloud-upload", "Successfully released")
+    assert (graded.root.parent / "exchange" / "moe" / "outbound" / ASSIGNMENT).is_dir()
+
+    page.goto(formgrader(f"manage_submissions/{ASSIGNMENT}"))
+    clicked(page, "late", "flash", "Successfully autograded")
+    page.get_by_role("row").filter(has_text="late").get_by_text(f"0 / {full}").wait_for()
+    photograph(page, "formgrader")
+
+    page.goto(formgrader(f"gradebook/{ASSIGNMENT}/{ASSIGNMENT}"))
+    page.get_by_text(f"{full} / {full}").first.wait_for()
+    assert page.get_by_role("link", name="Submission #").count() == len(LEARNERS) + 1
+    with Gradebook(f"sqlite:///{graded.root / 'gradebook.db'}") as book:
+        submission = book.find_submission_notebook(ASSIGNMENT, ASSIGNMENT, "partly").id
+    with page.expect_response("**/formgrader/api/comments?*"):
+        page.goto(formgrader(f"submissions/{submission}"))
+    page.get_by_text("swiglu_ffn: passed").first.wait_for()
+    comment = page.locator("#swiglu_ffn-comment")
+    comment.fill("Well done: no loop!")
+    with page.expect_response(lambda reply: reply.request.method == "PUT" and "/api/comment/" in reply.url):
+        comment.blur()
+
+    page.goto(formgrader(f"manage_submissions/{ASSIGNMENT}"))
+    clicked(page, "partly", "comment", "Successfully generated feedback")
+    page.goto((graded.root / "feedback" / "partly" / ASSIGNMENT / f"{ASSIGNMENT}.html").as_uri())
+    page.get_by_text("Well done: no loop!").wait_for()
+    photograph(page, "feedback")
+    assert barriers(page, context="table") == []  # the rubrics: the rest of the page is nbgrader's
+    page.close()
