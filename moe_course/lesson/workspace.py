@@ -119,7 +119,7 @@ def status(work: Path) -> str:
         passed = sum(state == "passed" for _, state, _ in rows)
         lines.append(f"{notebook:<34}{f'{passed} of {len(rows)} passed' if rows else 'not graded'}")
         for exercise, state, points in rows:
-            row = f"  {_SIGNS.get(state, '·')} {exercise.number:<5}{exercise.name:<25}{state:<31}{points}"
+            row = f"  {_SIGNS.get(state, '·')} {exercise.number:<5}{exercise.name:<26}{state:<31}{points}"
             lines.append(row.rstrip())
     following = next_open(work)
     said = (

@@ -29,10 +29,25 @@ def test_what_a_learner_needs_is_there(written):
     assert (written / "moe_course" / "grading" / "judge" / "live.py").is_file()
 
 
+def test_pages_that_learners_are_sent_to_are_there(written):
+    """By a notebook, by another page, and by a test that reads its page when it is imported."""
+    ours = {path.name for path in (ROOT / "docs").glob("*.md")}
+    naming = re.compile(r"""docs(?:/|"\s*/\s*")(\w+\.md)|\]\((\w+\.md)""")
+    named = set()
+    for path in (
+        *written.glob("notebooks/*/*.ipynb"),
+        *written.glob("tests/**/*.py"),
+        *written.glob("docs/*.md"),
+    ):
+        named |= {page for pair in naming.findall(path.read_text(encoding="utf-8")) for page in pair if page}
+    assert {"first_hour.md", "own_model.md"} <= named
+    assert named & ours <= {path.name for path in (written / "docs").iterdir()}
+
+
 def test_what_tells_answers_is_not(written):
     names = {part for path in written.rglob("*") for part in path.relative_to(written).parts}
     assert not names & {"solutions", "hidden", "alternatives", "misconceptions", ".git"}
-    learners = {"cheat_sheet.md", "conventions.md", "glossary.md"}
+    learners = {"cheat_sheet.md", "conventions.md", "first_hour.md", "glossary.md", "own_model.md"}
     assert {path.name for path in (written / "docs").iterdir()} == learners
     assert not (written / "site").exists()
     assert list(bundle.leaks(ROOT, written)) == []

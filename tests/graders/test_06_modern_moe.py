@@ -521,7 +521,9 @@ class TestUpcycle:
         for d_model, d_ff, experts in ((2, 3, 2), (4, 3, whole(rng, 3, 5))):
             dense, changed = dense_weights(d_model, d_ff, rng), whole(rng, 0, experts - 1)
             number = round(1 + float(torch.rand((), generator=rng)), 2)
-            given = named(self.names, (*dense, experts)) | {f"the expert then set to {number}": changed}
+            given = named(self.names, (*dense, experts)) | {
+                f"the expert whose weights become {number}": changed
+            }
             out = subject.run(upcycle_then_write, dense, experts, changed, number)
             after, _ = expect_tuple(returned(out, given), 2, given)
             after = expect_tuple(after, 3, given, EXPERTS.replace(" ", ", "))
@@ -538,7 +540,7 @@ class TestUpcycle:
     def test_dense_kept(self, subject, rng):
         for d_model, d_ff, experts in ((3, 4, 1), (2, 5, whole(rng, 2, 4))):
             dense = dense_weights(d_model, d_ff, rng)
-            given = named(self.names, (*dense, experts)) | {"the expert then set to 0": 0}
+            given = named(self.names, (*dense, experts)) | {"the expert whose weights become 0": 0}
             out = subject.run(upcycle_then_write, dense, experts, 0)
             after, kept = expect_tuple(returned(out, given), 2, given)
             want = [torch.stack([weight * (e != 0) for e in range(experts)]) for weight in dense]

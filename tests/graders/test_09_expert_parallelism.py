@@ -566,7 +566,7 @@ class TestStepTime:
     @criterion(
         3,
         "without communication: the rank with the largest load decides",
-        hint="When can the slowest rank's tokens be combined: after the mean, or after its own time?",
+        hint="All ranks compute at the same time. For which of them do the others wait?",
     )
     def test_slowest(self, subject, rng):
         self.compare(subject, torch.tensor([1, 4, 2]), 0.5, 0.0, 10.0, 0.0)

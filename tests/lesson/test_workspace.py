@@ -209,7 +209,9 @@ def test_status_names_what_comes_next(work, mine, checked):
     first = next(iter(EXERCISES.values()))
     assert status(work).splitlines()[-1].startswith(f"Next: {first.number} {first.name} in ")
     assert "no notebook yet" in line(work, "swiglu_ffn")
-    assert "0 of 7 passed" in status(work)
+    said = status(work)
+    assert "0 of 7 passed" in said
+    assert all(f" {each.name} " in said for each in EXERCISES.values())
 
 
 def test_a_check_that_cannot_be_recorded_is_no_error(work, mine, checked):
