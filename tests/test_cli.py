@@ -59,9 +59,10 @@ def test_check_says_yes_only_if_everything_passed(files, capsys):
 )
 def test_bad_input_gets_one_clear_line(files, capsys, arguments, words):
     assert main([argument.format(files) for argument in arguments]) != 0
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
     assert words in said
     assert "Traceback" not in said
+    assert "repeats this run" not in out, "nothing was run"
 
 
 def test_params_prints_the_published_counts(capsys):

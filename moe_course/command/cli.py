@@ -19,20 +19,21 @@ def _check(args: argparse.Namespace) -> int:
     from moe_course.grading.judge.verdict import draw_seed
     from moe_course.lesson import workspace
 
-    good, seed = True, draw_seed() if args.seed is None else args.seed
+    good, graded, seed = True, False, draw_seed() if args.seed is None else args.seed
     for path, verdicts in check_files(args.files, args.exercise, args.jobs, seed=seed):
         if isinstance(verdicts, str):
             good = False
             print(printable(verdicts), file=sys.stderr)
             continue
         for verdict in verdicts:
+            graded = True
             workspace.record_file(path, as_dict(verdict))
             good = good and verdict.status == "passed"
             if args.json:
                 print(json.dumps({"file": str(path), **as_dict(verdict)}, ensure_ascii=False), flush=True)
             else:
                 print(f"{path}\n{as_text(verdict)}\n", flush=True)
-    if not args.json:
+    if (graded or good) and not args.json:
         print(f"--seed {seed} repeats this run exactly")
     return 0 if good else 1
 
