@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import ROOT
+from synthetic import ROOT, one_in
 
 from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.exercises.rubric import hidden_points, points
@@ -45,7 +45,7 @@ def test_runs_top_to_bottom(executed, name, request):
     assert live_scores(notebook) == (public if tree == "solutions" else dict.fromkeys(public, 0))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", one_in(3, NOTEBOOKS))
 def test_the_same_score_from_the_command_and_from_pytest(executed, name, request):
     tree = request.module.TREE
     file = ROOT / tree / name / f"{name}.ipynb"
