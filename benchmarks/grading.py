@@ -57,18 +57,24 @@ def submissions(assignment: str, students: int) -> dict[str, Any]:
     for number in range(students):
         notebook = copy.deepcopy(released)
         for exercise in exercises_of(assignment):
-            right = [cell_of(solved, part).source for part in exercise.parts]
+            parts = [part for part in exercise.parts if has_cell(solved, part)]
+            right = [cell_of(solved, part).source for part in parts]
             styles = entries(ROOT / "tests" / "alternatives", exercise.name)
             mistakes = entries(ROOT / "tests" / "misconceptions", exercise.name)
             kind = rng.choices(["solution", "alternative", "misconception", "stub"], [3, 2, 3, 2])[0]
             chosen = {"alternative": styles, "misconception": mistakes}.get(kind)
             if chosen:
                 right = [rng.choice(chosen).cell, *right[1:]]
-            for part, source in zip(exercise.parts, right, strict=True):
+            for part, source in zip(parts, right, strict=True):
                 if kind != "stub":
                     cell_of(notebook, part).source = source
         handed_in[f"student{number:03}"] = notebook
     return handed_in
+
+
+def has_cell(notebook: Any, part: str) -> bool:
+    """Whether a part of an exercise stands in a cell of its own, and not in that of the part before it."""
+    return any(cell.metadata.get("nbgrader", {}).get("grade_id") == part for cell in notebook.cells)
 
 
 def course(folder: Path, assignment: str, handed_in: dict[str, Any], config: str) -> Course:

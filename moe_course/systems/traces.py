@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from moe_course.moe.counts import expert_counts
 from moe_course.shapes import check_axes
 
 
@@ -43,8 +44,7 @@ def expected_distinct_given_load(chosen_E: Tensor, batch: int) -> float:
 
 def chosen_shares(idx_TK: Tensor, num_experts: int) -> Tensor:
     """chosen_E: the share of the tokens that chose each expert; they sum to K."""
-    check_axes(idx_TK=idx_TK)
-    return torch.bincount(idx_TK.flatten(), minlength=num_experts).double() / len(idx_TK)
+    return expert_counts(idx_TK, num_experts).double() / len(idx_TK)
 
 
 def layer_traces(idx_LTK: Tensor) -> list[list[int]]:
