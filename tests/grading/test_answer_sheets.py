@@ -12,6 +12,8 @@ from moe_course.grading.exercises.registry import NOTEBOOKS, exercises_of
 from moe_course.grading.worker.sandbox import masked_modules
 
 SEARCH = Path(__file__).with_name("answer_sheets.py")
+# Those after them have exercises on ranks and in two parts, which the search cannot try yet.
+SEARCHED = NOTEBOOKS[1:9]
 
 
 def search(folder, *options):
@@ -28,7 +30,7 @@ def search(folder, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", one_in(3, [name for name in NOTEBOOKS if not name.startswith("00")]))
+@pytest.mark.parametrize("notebook", one_in(3, SEARCHED))
 def test_no_callable_of_the_library_wins_half_of_the_points(tmp_path, notebook):
     names = [exercise.name for exercise in exercises_of(notebook)]
     found = search(tmp_path, *names)
