@@ -26,6 +26,7 @@ from moe_course.grading.exercises import protocol
 from moe_course.grading.exercises.protocol import ForbiddenImport, Raised, plain, raised
 from moe_course.grading.worker import syscalls
 from moe_course.grading.worker.clock import Clock
+from moe_course.grading.worker.orphans import end_with
 from moe_course.grading.worker.overtime import watched
 from moe_course.grading.worker.pristine import Disturbed, intact, release, remembered_probes, restore
 from moe_course.grading.worker.settings import neutral_settings
@@ -241,6 +242,8 @@ def _uncompiled(model: Any = None, **options: Any) -> Any:
 
 
 def main() -> None:
+    if len(sys.argv) == 2:  # there are no walls, which else see to this
+        end_with(os.getppid())
     sys.path.append(sys.argv[1])
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
