@@ -96,7 +96,7 @@ def test_the_search_for_giveaways_would_find_one():
         number = next(one.number for one in exercises_of("11_clinic") if one.name == name).split(".")[1]
         (helped,) = [cell.source for cell in RELEASED.cells if cell.id == f"help-11-{number}"]
         assert re.search(GIVEAWAYS[name], helped, flags=re.IGNORECASE), name
-        assert helped.count("<details>") == 4
+        assert helped.count("<details>") >= 4
 
 
 @pytest.mark.parametrize("number", [one.number.split(".")[1] for one in exercises_of("11_clinic")])

@@ -72,7 +72,8 @@ def noisy_logits(
     x, gate, scale, noise = (tensor.double() for tensor in (x_TD, w_gate_DE, w_noise_DE, noise_TE))
     logits_TE = x @ gate
     if training:
-        logits_TE = logits_TE + noise * torch.log(1 + torch.exp(x @ scale))
+        scale_TE = x @ scale
+        logits_TE = logits_TE + noise * torch.logaddexp(scale_TE, torch.zeros_like(scale_TE))
     return logits_TE.to(x_TD.dtype)
 
 

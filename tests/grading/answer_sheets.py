@@ -31,7 +31,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed
 from matplotlib.figure import Figure
+from torch import nn
 
 from moe_course.grading.exercises.locate import make_graders_importable
 from moe_course.grading.exercises.registry import EXERCISES, exercises_of
@@ -51,9 +53,16 @@ make_graders_importable()
 # ------------------------------------------------------------------------------------------ the right answers
 
 
+def library_parts(name: str) -> dict[str, Any]:
+    """The library's version of each part of an exercise."""
+    library = importlib.import_module(EXERCISES[name].library)
+    return {part: getattr(library, part) for part in EXERCISES[name].parts}
+
+
 def remembered(name: str) -> list[tuple[tuple[Any, ...], Any]]:
     """Some calls that the grader makes of the library's version: arguments and result, the telling ones last."""
-    function, calls = getattr(importlib.import_module(EXERCISES[name].library), name), []
+    parts, calls = library_parts(name), []
+    function = parts[name]
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         before = [_copy(arg) for arg in args]
@@ -62,7 +71,9 @@ def remembered(name: str) -> list[tuple[tuple[Any, ...], Any]]:
             calls.append((tuple(before), _copy(result)))
         return result
 
-    assert grade(name, LiveSubject({name: watched}), SEED).status == "passed"
+    assert grade(name, LiveSubject(parts | {name: watched}), SEED).status == "passed"
+    if not calls:  # they were made on ranks, in processes of their own
+        return []
     sized = sorted(
         calls, key=lambda call: sum(x.numel() for x in _leaves(call[1]) if isinstance(x, torch.Tensor))
     )
@@ -279,19 +290,32 @@ def built_from_a_config(cls: type) -> Callable[..., Any]:
     return build
 
 
-def winners(name: str, calls: list[Any], tried: list[tuple[str, Any]]) -> list[list[Any]]:
-    """Every candidate that gets more than half of an exercise's points: name, adapter, score, full marks."""
+def speaks_to_ranks(candidate: Any) -> bool:
+    """Whether it stands in a module that knows torch.distributed; no other code can answer on ranks."""
+    module = sys.modules.get(getattr(candidate, "__module__", ""))
+    return module is not None and torch.distributed in vars(module).values()
+
+
+def winners(
+    name: str, parts: dict[str, Any], calls: list[Any], tried: list[tuple[str, Any]]
+) -> list[list[Any]]:
+    """Every candidate that gets more than half of an exercise's points: name, adapter, score, full marks.
+
+    parts: the library's version of each part of the exercise; a candidate takes the place of the first.
+    """
     found = []
     for where, candidate in tried:
         if calls:
             ways = adapters(candidate, calls)
-        elif inspect.isclass(candidate) and issubclass(candidate, torch.nn.Module):
+        elif inspect.isclass(parts[name]) and inspect.isclass(candidate) and issubclass(candidate, nn.Module):
             ways = iter([("as it is", candidate), ("from a config", built_from_a_config(candidate))])
+        elif not inspect.isclass(parts[name]) and speaks_to_ranks(candidate):
+            ways = iter([("as it is", candidate)])
         else:
             continue
         for way, answer in dict(ways).items():
             try:
-                verdict = _within(60.0, grade, name, LiveSubject({name: answer}), SEED)
+                verdict = _within(60.0, grade, name, LiveSubject(parts | {name: answer}), SEED)
             except Exception:
                 continue
             if verdict.score > verdict.max_score / 2:
@@ -300,7 +324,9 @@ def winners(name: str, calls: list[Any], tried: list[tuple[str, Any]]) -> list[l
     return found
 
 
-def search(notebook: str, names: list[str], calls: dict[str, list[Any]]) -> dict[str, list[list[Any]]]:
+def search(
+    notebook: str, parts: dict[str, dict[str, Any]], calls: dict[str, list[Any]]
+) -> dict[str, list[list[Any]]]:
     """The answers that are left to the exercises of a notebook. For a process of its own."""
     kept = ("moe_course.grading", "moe_course.config", "moe_course.lazy", "moe_course.shapes", "moe_course")
     for module in [module for module in sys.modules if module.startswith("moe_course")]:
@@ -317,7 +343,7 @@ def search(notebook: str, names: list[str], calls: dict[str, list[Any]]) -> dict
         warnings.simplefilter("ignore")
         tried = list(candidates(notebook))
         assert len(tried) > 100, "hardly anything loads: is something wrong with the masks?"
-        return {name: winners(name, calls[name], tried) for name in names}
+        return {name: winners(name, parts[name], calls[name], tried) for name in parts}
 
 
 def _stop(*_: Any, **__: Any) -> None:
@@ -332,10 +358,10 @@ def main(options: list[str]) -> None:
     names = names or [name for name, exercise in EXERCISES.items() if exercise.graded]
     torch.manual_seed(0)
     random.seed(0)
-    classes = {n for n in names if inspect.isclass(getattr(importlib.import_module(EXERCISES[n].library), n))}
-    calls = {name: [] if name in classes else remembered(name) for name in names}
+    parts = {name: library_parts(name) for name in names}
+    calls = {name: [] if inspect.isclass(parts[name][name]) else remembered(name) for name in names}
     for notebook in dict.fromkeys(EXERCISES[name].notebook for name in names):
-        mine = [exercise.name for exercise in exercises_of(notebook) if exercise.name in names]
+        mine = {each.name: parts[each.name] for each in exercises_of(notebook) if each.name in parts}
         told = Path(
             f"{notebook}.json"
         ).resolve()  # no descriptor: candidates open, and close, the numbers they get
