@@ -100,10 +100,14 @@ def clear_tokens(
 ) -> torch.Tensor:
     """x_BSD whose logits lie at least `gap` apart for every token, so that no choice hangs on rounding."""
     tokens = batch * length
-    x_TD = torch.randn(200 * tokens, len(router_DE), generator=rng)
-    logits_TE = (x_TD.double() @ router_DE.double()).sort(dim=1).values
-    clear_T = (logits_TE.diff(dim=1) > gap).all(dim=1)
-    return x_TD[clear_T][:tokens].reshape(batch, length, -1)
+    scale = 1.0
+    while True:
+        x_TD = scale * torch.randn(200 * tokens, len(router_DE), generator=rng)
+        logits_TE = (x_TD.double() @ router_DE.double()).sort(dim=1).values
+        clear_T = (logits_TE.diff(dim=1) > gap).all(dim=1)
+        if clear_T.sum() >= tokens:
+            return x_TD[clear_T][:tokens].reshape(batch, length, -1)
+        scale *= 2  # two experts are so alike that only long tokens tell them apart
 
 
 def close_calls(tokens: int, router_DE: torch.Tensor, k: int, rng: torch.Generator) -> torch.Tensor:
