@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -84,6 +85,18 @@ def test_wrong_usage_exits_with_2(wrong):
     with pytest.raises(SystemExit) as ended:
         main(wrong)
     assert ended.value.code == 2
+
+
+def test_help_lists_every_command_once_and_those_of_learners_first(capsys):
+    for argument in ("--help", "nonsense"):
+        with pytest.raises(SystemExit):
+            main([argument])
+    said, error = capsys.readouterr()
+    listed = re.findall(r"^  ([a-z]+) ", said.partition("for learners:")[2], flags=re.MULTILINE)
+    assert sorted(listed) == sorted(re.findall(r"[a-z]+", error.partition("choose from")[2]))
+    headings = re.findall(r"^([a-z ]+):$", said.partition("and exit")[2], flags=re.MULTILINE)
+    assert headings == ["for learners", "language model and systems", "for teachers and authors"]
+    assert listed.index("check") < listed.index("params") < listed.index("grade")
 
 
 def test_the_card_is_printed_and_written(tmp_path, capsys):

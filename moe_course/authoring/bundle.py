@@ -120,10 +120,14 @@ def _copy(checkout: Path, mine: Path | None, target: Path) -> None:
 
 
 def for_learners(makefile: str) -> str:
-    """The Makefile without what contributors alone need: the rules and the comments above them."""
+    """The Makefile without what contributors alone need: the rules and the comments above them.
+
+    The bundle has no tests in a browser, so the help of `make test` must not speak of one.
+    """
     rules = re.compile(rf"^(?:{'|'.join(CONTRIBUTORS)}):", re.MULTILINE)
     kept = "\n\n".join(part for part in makefile.split("\n\n") if not rules.search(part))
     kept = re.sub(r"^\.PHONY: help .*$", ".PHONY: help setup lab test", kept, flags=re.MULTILINE)
+    kept = kept.replace(", the browser", "")
     return kept.rstrip("\n") + "\n"
 
 

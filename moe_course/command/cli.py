@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moe_course.command import explain, training
+from moe_course.command.listing import listing
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -299,11 +300,20 @@ def _positive(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="moe-course", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = argparse.ArgumentParser(
+        prog="moe-course",
+        usage="%(prog)s [-h] COMMAND ...",
+        description="The course on a command line. `moe-course COMMAND --help` says what a command takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="moe-course", help=argparse.SUPPRESS
+    )
+    texts: dict[str, str] = {}
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+        texts[name] = text
+        added = commands.add_parser(name, description=text)
         added.set_defaults(run=run)
         return added
 
@@ -434,6 +444,7 @@ def build_parser() -> argparse.ArgumentParser:
     release.add_argument(
         "--check", action="store_true", help="only say what is stale; exit code 1 if anything"
     )
+    parser.epilog = listing(texts)
     return parser
 
 

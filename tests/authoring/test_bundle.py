@@ -162,6 +162,7 @@ def test_the_makefile_is_for_learners(written):
         assert shown.returncode == 0, shown.stderr
         assert "make lab" in shown.stdout
         assert "graders" not in shown.stdout
+        assert "the browser" not in shown.stdout, "the bundle has no tests in a browser"
         assert "moe-course status" in shown.stdout
 
 
