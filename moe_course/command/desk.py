@@ -3,7 +3,9 @@
 jupyterlab/page_config.json   the extensions that are left out, and no search for a newer build
 jupyterlab/overrides.json     settings that differ from JupyterLab's own
 
-JupyterLab reads both first, so whatever a user has set counts for more. A stock `jupyter lab` reads neither.
+JupyterLab reads both first, so whatever a user has set counts for more. A stock `jupyter lab` reads neither. The
+server's side of the instructors' tools is left out too: where there is no nbgrader_config.py, as in a student bundle,
+the formgrader warns of that twice at every start.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from moe_course.lesson.home import STATE
 
+INSTRUCTORS = tuple(f"nbgrader.server_extensions.{name}" for name in ("formgrader", "course_list"))
 DEFAULTS = Path(__file__).with_name("jupyterlab")
 _WORKSPACE = "default"  # JupyterLab's name for the tabs and panels of the first browser window
 _CONTENTS_OPEN = {
@@ -40,4 +43,5 @@ def options(work: Path) -> list[str]:
             "metadata": {"id": _WORKSPACE},
         }
         kept.save(_WORKSPACE, json.dumps(layout))
-    return [f"--LabApp.app_settings_dir={DEFAULTS}", f"--LabApp.workspaces_dir={folder}"]
+    without = [f"--ServerApp.jpserver_extensions={name}=False" for name in INSTRUCTORS]
+    return [f"--LabApp.app_settings_dir={DEFAULTS}", f"--LabApp.workspaces_dir={folder}", *without]
