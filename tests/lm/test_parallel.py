@@ -212,7 +212,7 @@ class TestDevice:
         monkeypatch.setenv("WORLD_SIZE", "2")
         device = torch.device("cuda", 1)
         assert parallel.start(name) == device
-        assert gpus == {"set": device, "group": "nccl", "device_id": device}
+        assert gpus == {"set": device, "group": "nccl", "device_id": device, "timeout": parallel.TIMEOUT}
 
     def test_one_gpu_for_all_is_refused(self, gpus, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE", "2")

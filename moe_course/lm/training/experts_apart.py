@@ -17,6 +17,7 @@ Checkpoints hold the whole model, so a run goes on with any number of ranks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +45,10 @@ class ExpertsApart:
             raise ValueError(f"{world} processes do not divide into groups of {size} that share the experts")
         self.size, self.rank, self.world = size, rank % size, world
         self.model = model
-        # Every process has to take part in making every group.
-        neighbours = [dist.new_group(range(first, first + size)) for first in range(0, world, size)]
-        replicas = [dist.new_group(range(place, world, size)) for place in range(size)]
+        # Every process has to take part in making every group. A new group does not inherit the timeout.
+        made = partial(dist.new_group, timeout=parallel.TIMEOUT)
+        neighbours = [made(range(first, first + size)) for first in range(0, world, size)]
+        replicas = [made(range(place, world, size)) for place in range(size)]
         self.group, self.replicas = neighbours[rank // size], replicas[self.rank]
         self._whole = {name: layer for name, layer in model.named_modules() if isinstance(layer, MoELayer)}
         model.load_state_dict(parallel.from_first(model.state_dict))

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils import _pytree as pytree
 
 T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others, in every group. Longer than the first one reads a text or saves."""
 
 
 def start(device: str | None = None) -> torch.device:
@@ -49,9 +53,9 @@ def start(device: str | None = None) -> torch.device:
         torch.cuda.set_device(chosen)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
         if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen)
+            dist.init_process_group("nccl", device_id=chosen, timeout=TIMEOUT)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=TIMEOUT)
     return chosen
 
 
@@ -117,6 +121,24 @@ def totals(tensors: Sequence[Tensor]) -> list[Tensor]:
 def mean(tensor: Tensor) -> Tensor:
     """The mean of a tensor over all processes."""
     return totals([tensor])[0] / rank_and_size()[1]
+
+
+@contextlib.contextmanager
+def or_lost(then: Callable[[], str]) -> Iterator[None]:
+    """Inside, an error in what is sent between processes becomes a ConnectionError that ends with then().
+
+    Every other error stays what it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo has no type of its own: its errors name the file of gloo that raised them.
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+            raise
+        raise ConnectionError(
+            f"process {rank_and_size()[0]} lost another one: it has ended, or has not answered within "
+            f"{TIMEOUT.total_seconds():g} s; {then()} ({error.__cause__ or error})"
+        ) from error
 
 
 def wait() -> None:

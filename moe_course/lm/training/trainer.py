@@ -74,9 +74,10 @@ def train(
     whichever was interrupted. Only the first one needs the folder: what is in it is sent to the others.
     Raises FileExistsError where the folder holds a run and resume is False; ValueError where it holds another one,
     or where another process is training in it; FloatingPointError, naming the step and the last checkpoint, where
-    loss or gradient is not finite; the model then has the weights from before that step.
+    loss or gradient is not finite; the model then has the weights from before that step; ConnectionError where
+    another process has ended, or has not answered within `parallel.TIMEOUT`.
     """
-    with run_folder.alone(folder):
+    with run_folder.alone(folder), parallel.or_lost(lambda: _saved(folder)):
         first = parallel.rank_and_size()[0] == 0
         optimizer = make_optimizer(model, plan)
         parallel.need_same("plan", plan)
@@ -317,11 +318,15 @@ def _fingerprint(model: nn.Module, step: int, batch: Batch, own: Sequence[str]) 
 def _stop_unless_finite(numbers: dict[str, float], step: int, folder: Path) -> None:
     wrong = {name: value for name, value in numbers.items() if not math.isfinite(value)}
     if wrong:
-        path = folder / CHECKPOINT
-        saved = f"the last good checkpoint is {path}" if checkpoint.exists(path) else "nothing is saved yet"
         raise FloatingPointError(
-            f"step {step}: {', '.join(f'{name} is {value}' for name, value in wrong.items())}; {saved}"
+            f"step {step}: {', '.join(f'{name} is {value}' for name, value in wrong.items())}; {_saved(folder)}"
         )
+
+
+def _saved(folder: Path) -> str:
+    path = folder / CHECKPOINT
+    saved = checkpoint.exists(path)
+    return f"the last good checkpoint is {path}" if saved else f"nothing is saved in {folder}"
 
 
 def _shares(counts_E: Tensor) -> list[float]:
