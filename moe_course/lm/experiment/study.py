@@ -40,7 +40,7 @@ CLOCK_STEPS = 830
 MUON_RATES = (3e-3, 6e-3, 1.2e-2)
 MUON_STEPS, SHORT_STEPS, TUNING_SEED = 1000, 250, 100
 FIVE_SEEDS = (0, 1, 2, 3, 4)
-WHOLE_RATES = {arm: (1.2e-2, 6e-3) for arm in ARMS}
+WHOLE_RATES = dict.fromkeys(ARMS, (1.2e-2, 6e-3))
 """What each arm tries at full length: the best of its short runs, and half of it."""
 CHOSEN: dict[str, float] = {}
 """The rate of each arm: the one of WHOLE_RATES with the lower validation loss."""
