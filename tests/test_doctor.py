@@ -120,6 +120,17 @@ def test_only_what_is_bad_fails():
     ]
 
 
+def test_a_notebook_shows_one_line_or_what_fails():
+    fine, advised = doctor.Finding("a", "ok", "x"), doctor.Finding("b", "warn", "y", "do this")
+    broken = doctor.Finding("c", "bad", "z", "do that")
+    (line,) = doctor.in_short([fine, fine]).splitlines()
+    assert "Everything" in line
+    assert "advice" not in line
+    (line,) = doctor.in_short([fine, advised]).splitlines()
+    assert "1 of its lines with advice" in line
+    assert doctor.in_short([fine, advised, broken]) == doctor.as_text([broken])
+
+
 def test_report_of_this_machine(tmp_path):
     findings = {finding.name: finding for finding in doctor.report(tmp_path)}
     assert findings["torch"].state == "ok", "the tests run with the versions of the lock"

@@ -194,5 +194,14 @@ def as_text(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
+def in_short(findings: Sequence[Finding]) -> str:
+    """For a notebook: what must be repaired, or one line that says that nothing must."""
+    if bad := [finding for finding in findings if finding.state == "bad"]:
+        return as_text(bad)
+    warned = sum(finding.state == "warn" for finding in findings)
+    advice = f", {warned} of its lines with advice" if warned else ""
+    return f"✓ Everything that the notebooks need is here. (`moe-course doctor` prints the whole list{advice}.)"
+
+
 def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
