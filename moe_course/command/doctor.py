@@ -200,7 +200,9 @@ def in_short(findings: Sequence[Finding]) -> str:
         return as_text(bad)
     warned = sum(finding.state == "warn" for finding in findings)
     advice = f", {warned} of its lines with advice" if warned else ""
-    return f"✓ Everything that the notebooks need is here. (`moe-course doctor` prints the whole list{advice}.)"
+    return (
+        f"✓ Everything that the notebooks need is here. (`moe-course doctor` prints the whole list{advice}.)"
+    )
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from moe_course.lm.experiment import study
+from moe_course.lm.experiment import deciding_page, study
 from moe_course.lm.experiment.recipe import ARMS, Recipe
 from moe_course.tables import markdown_table
 
@@ -58,7 +58,7 @@ def markdown() -> str:
         _domains(main),
         _clock(main, clock),
     ]
-    return "\n".join([*parts, _varied(vary), _registered()])
+    return "\n".join(filter(None, [*parts, _varied(vary), _registered(), deciding_page.markdown()]))
 
 
 def _registered() -> str:
