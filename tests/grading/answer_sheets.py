@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import traceback
@@ -46,6 +47,7 @@ from moe_course.grading.worker.serve import Mask
 SEED = 11
 CALLS = 2  # remembered calls of the library that a candidate is tried with
 SECONDS = 0.5  # for one call of a candidate
+MEMORY = 4 << 30  # bytes of addresses: some take a size for a number of tokens
 
 make_graders_importable()
 
@@ -333,6 +335,7 @@ def search(
         if module not in kept and not module.startswith("moe_course.grading."):
             del sys.modules[module]
     sys.meta_path.insert(0, Mask(masked_modules(notebook)))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     signal.signal(signal.SIGALRM, _stop)
     Figure.__init__ = _stop  # drawing is slow, and no answer comes back in a figure
     with (
