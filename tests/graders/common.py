@@ -64,12 +64,14 @@ def together(points: int, *tests: Callable[..., None]) -> Callable[..., None]:
 
     It sets the price of a mistake. An answer in which one core idea is wrong is wrong as a whole, so it loses these
     points besides those of the line that names the idea. Criteria of mere form (a dtype, an input edited in place, an
-    unchecked argument) are left out, so a mistake of form costs its own line only.
+    unchecked argument) are left out, so a mistake of form costs its own line only. The title speaks of gradients
+    where one of the tests does.
     """
+    gradients = any("gradient" in test.__name__ for test in tests)
 
     @criterion(
         points,
-        "the whole of it: all of these lines about values and gradients at once, on other numbers",
+        f"the whole of it: all of these lines{' about values and gradients' * gradients} at once, on other numbers",
         hint="Which of the lines above is not fulfilled yet?",
     )
     def test_together(self: Any, subject: Any, rng: torch.Generator) -> None:

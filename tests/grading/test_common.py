@@ -7,7 +7,8 @@ import torch
 
 from moe_course.grading.exercises.expect import CheckFailed
 from moe_course.grading.exercises.locate import make_graders_importable
-from moe_course.grading.exercises.rubric import criteria, criterion
+from moe_course.grading.exercises.registry import EXERCISES
+from moe_course.grading.exercises.rubric import criteria, criterion, rubric
 from moe_course.grading.judge.subject import LiveSubject
 
 make_graders_importable()
@@ -128,3 +129,11 @@ def test_gradients_of_code_that_edits_its_input():
         assert out.error is None
         assert out.value[1][0].tolist() == want
         assert x_T.tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_title_speaks_of_gradients_only_where_the_exercise_has_some(name):
+    titles = [line.title for _, line in rubric(name, hidden=False)]
+    whole = [title for title in titles if title.startswith("the whole of it")]
+    about = [title for title in titles if "gradient" in title and title not in whole]
+    assert about or not any("values and gradients" in title for title in whole)
