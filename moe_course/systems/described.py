@@ -94,8 +94,37 @@ def read_config(model: str) -> Any:
     mapping = transformers_package().CONFIG_MAPPING
     if kind not in mapping:
         raise ValueError(f"{path}: the installed transformers has no architecture {kind!r}")
-    config = mapping[kind].from_dict(values)
-    return getattr(config, "text_config", config)  # of a model that also sees, the part that reads and writes
+    try:
+        config = mapping[kind].from_dict(values)
+        config = getattr(
+            config, "text_config", config
+        )  # of a model that also sees, the part that reads and writes
+        _demand_possible_sizes(config)
+    except Exception as error:  # the checks of transformers raise errors of their own
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    return config
+
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k", "moe_top_k", "moe_k")
+POSITIVE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", *EXPERTS)
+
+
+def _demand_possible_sizes(config: Any) -> None:
+    """Raises ValueError for a configuration with sizes that no model can have, with their names."""
+    sizes = {key: value for key, value in config.to_dict().items() if type(value) is int}
+    for key in POSITIVE:
+        if sizes.get(key, 1) < 1:
+            raise ValueError(f"{key} = {sizes[key]} is no size")
+    width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
+    if not getattr(config, "head_dim", None) and width % heads:
+        raise ValueError(f"hidden_size = {width} is no multiple of num_attention_heads = {heads}")
+    for total in (key for key in EXPERTS if sizes.get(key, 0) > 1):
+        for chosen in (key for key in CHOSEN if key in sizes):
+            if not 1 <= sizes[chosen] <= sizes[total]:
+                raise ValueError(f"{chosen} = {sizes[chosen]} of {total} = {sizes[total]} cannot be chosen")
+        if sizes[total] % (groups := sizes.get("n_group", 1) or 1):
+            raise ValueError(f"{total} = {sizes[total]} is no multiple of n_group = {groups}")
 
 
 def transformers_package() -> ModuleType:

@@ -95,6 +95,18 @@ def test_the_counted_class_and_the_preset_agree(name, tmp_path):
         ("[]", "is no configuration"),
         ('{"model_type": "no-such-model"}', "no architecture 'no-such-model'"),
         ('{"hidden_size": 8}', "model_type"),
+        ('{"model_type": "mixtral", "hidden_size": "big"}', "'hidden_size' expected int, got str"),
+        ('{"model_type": "mixtral", "num_local_experts": 0}', "num_local_experts = 0 is no size"),
+        (
+            '{"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 8}',
+            "_tok = 8 of num_local",
+        ),
+        ('{"model_type": "qwen3_moe", "num_experts_per_tok": 0}', "num_experts_per_tok = 0"),
+        ('{"model_type": "deepseek_v3", "n_group": 5}', "no multiple of n_group = 5"),
+        (
+            '{"model_type": "mixtral", "hidden_size": 100, "num_attention_heads": 7}',
+            "num_attention_heads = 7",
+        ),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path, content, said):
