@@ -88,6 +88,7 @@ _HOME = {
     "progress": "training",
     "training_curves": "training",
     "seed_dots": "training",
+    "paired_gaps": "training",
     "domain_gaps": "training",
     "seed_curves": "clinic",
     "dots_by_seed": "clinic",

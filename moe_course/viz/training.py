@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from moe_course.viz.style import FAINT, INK, expert_color
+
+if TYPE_CHECKING:
+    from moe_course.lm.experiment.paired import Paired
 
 ARM_COLORS = {"moe": "#D55E00", "dense-active": "#0072B2", "dense-total": "#009E73"}
 _OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", INK)
@@ -88,6 +91,24 @@ def seed_dots(by_name: Mapping[str, Sequence[float]], label: str, reference: str
         ax.plot(by_name[name], [y] * len(by_name[name]), "o", color=color, ms=6)
     ax.set_yticks(range(len(order)), order)
     ax.set_xlabel(label)
+    return fig
+
+
+def paired_gaps(gaps: Mapping[str, Paired], label: str) -> Figure:
+    """Differences by name, the first on top: a dot for each seed, and the mean with its 95 % interval.
+
+    A name is in colour if its interval excludes 0 and all seeds agree, else it is grey.
+    """
+    fig, ax = plt.subplots(figsize=(7, 0.9 + 0.4 * len(gaps)))
+    ax.axvline(0, color=INK, lw=0.8)
+    for y, gap in enumerate(reversed(gaps.values())):
+        color = ARM_COLORS["moe"] if gap.decided else FAINT
+        ax.errorbar(gap.mean, y, xerr=gap.half_width, fmt="|", color=color, capsize=4, lw=2, ms=12)
+        ax.plot(gap.differences, [y + 0.2] * len(gap.differences), "o", color=INK, ms=3)
+    ax.set_yticks(range(len(gaps)), reversed(gaps))
+    ax.set_ylim(-0.5, len(gaps) - 0.3)
+    ax.set_xlabel(label)
+    ax.set_title(f"{sum(gap.decided for gap in gaps.values())} of {len(gaps)} differences are decided")
     return fig
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from moe_course.lm.experiment import deciding_page, results_page, study
-from moe_course.lm.experiment.deciding_page import Paired
+from moe_course.lm.experiment.paired import T_975, Paired, paired
 
 
-@pytest.mark.parametrize("freedom", deciding_page.T_975)
+@pytest.mark.parametrize("freedom", T_975)
 def test_the_quantiles_are_those_of_students_t(freedom):
     """95 % of the distribution lie between them, by the trapezoidal rule."""
-    t = torch.linspace(-1, 1, 200_001, dtype=torch.float64) * deciding_page.T_975[freedom]
+    t = torch.linspace(-1, 1, 200_001, dtype=torch.float64) * T_975[freedom]
     density = torch.distributions.StudentT(float(freedom)).log_prob(t).exp()
     assert torch.trapezoid(density, t).item() == pytest.approx(0.95, abs=2e-4)
 
@@ -45,7 +45,7 @@ def record(arm, seed, ce):
 def test_arms_are_compared_on_equal_seeds():
     dense = [record("dense-active", seed, 3.0 + seed) for seed in (2, 0, 1)]
     moe = [record("moe", seed, 2.9 + seed) for seed in (0, 1, 2)]
-    gap = deciding_page.paired(dense, moe)
+    gap = paired(dense, moe)
     assert gap.differences == pytest.approx((0.1, 0.1, 0.1))
 
 

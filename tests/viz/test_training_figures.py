@@ -3,6 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
+from moe_course.lm.experiment.paired import Paired
 from moe_course.viz import training
 
 
@@ -67,6 +68,18 @@ class TestDots:
         )
         assert title(fig.axes[0]) == "2 of 3 lie outside the seeds of moe"
         assert fig.axes[0].get_yticklabels()[0].get_text() == "above"
+
+
+class TestPairedGaps:
+    def test_the_first_name_is_on_top_with_its_seeds_and_interval(self):
+        gaps = {"sure": Paired((0.1, 0.11, 0.12)), "open": Paired((0.1, -0.1, 0.02))}
+        (ax,) = training.paired_gaps(gaps, "nats").axes
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["open", "sure"]
+        assert title(ax) == "1 of 2 differences are decided"
+        seeds = {line.get_ydata()[0]: list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"}
+        assert seeds[1.2] == [0.1, 0.11, 0.12]
+        (interval,) = ax.containers[1].lines[2][0].get_segments()
+        assert interval[:, 0] == pytest.approx([0.11 - 4.303 * 0.01 / 3**0.5, 0.11 + 4.303 * 0.01 / 3**0.5])
 
 
 class TestDomains:
