@@ -196,7 +196,7 @@ def finds(value: Any, depth: int = 0) -> Iterator[tuple[str, Callable[[Any], Any
 
 
 def adapters(candidate: Callable[..., Any], calls: list[Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The ways in which a candidate gives the right answer to one of the calls. A candidate that is slow twice is left."""
+    """The ways in which a candidate gives the right answer to one of the calls. If it is slow twice, none."""
     slow = 0
     for args, want in calls:
         for handed, arrange in arguments(args):
