@@ -51,8 +51,6 @@ COLUMNS = (
     "Points kept",
 )
 UNEXPLAINED = "not reviewed yet"
-NOT_MUTATED = ("exchange_rows", "expert_parallel_forward")
-"""Exercises whose mutants are not run: they wait for each other on several processes until each is stopped."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def measure(name: str, root: Path, seeds: Sequence[int]) -> Row:
     right = {entry.name: entry.cell for entry in entries(root / "tests" / "alternatives", name)}
     right["the reference solution"] = ""
     right["the library"] = f"from {exercise.library} import {', '.join(exercise.parts)}"
-    mutants = {} if name in NOT_MUTATED else mutants_of(name, solutions)
+    mutants = mutants_of(name, solutions)
 
     def tried(cells: dict[str, str]) -> dict[str, int]:
         return {label: passes(name, cell, namespace, seeds) for label, cell in cells.items()}
@@ -164,7 +162,6 @@ are left out: the contract fixes only its type. A mutant is **killed** when ever
 is a rejection), **equivalent** when no input that the contract allows can tell it from the reference. The share is
 of those that are not equivalent. mutmut changes neither matrix products nor the condition `if x:`; such mistakes are
 among the misconceptions.
-Mutants of 9.5 and 9.6 are not run: most of them wait for another process until all are stopped.
 
 **Named** counts second tellings: misconceptions written again, differently, by whoever had seen only their names and
 questions. One that ends in an exception or computes nothing is told so in a sentence, and not counted here. **Points
