@@ -470,7 +470,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"moe-course: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"moe-course: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"moe-course: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,12 +12,17 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
-from moe_course.grading.exercises.registry import EXERCISES, find
-from moe_course.grading.judge.subject import EXERCISE_SECONDS, SubjectLost, WorkerSubject
+from moe_course.grading.exercises.registry import EXERCISES, find, label
+from moe_course.grading.judge import earlier, patience
+from moe_course.grading.judge.subject import EXERCISE_SECONDS, PROBE_SECONDS, SubjectLost, WorkerSubject
 from moe_course.grading.judge.verdict import Verdict, grade_hidden, grade_public, without_running
 from moe_course.grading.submission.attempts import Submission
 from moe_course.grading.submission.intake import read_mended
 from moe_course.grading.worker.sandbox import Limits, masked_modules
+from moe_course.grading.worker.serve import CELL_SECONDS
+
+Wait = Callable[[str], contextlib.AbstractContextManager[None]]
+"""What goes around each long step, told what the step is."""
 
 
 class Turns:
@@ -58,8 +63,16 @@ class Turns:
 _turns = Turns()
 
 
+def _in_silence(text: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
 def grade_submission(
-    submission: Submission, names: Sequence[str], seed: int, limits: Limits | None = None
+    submission: Submission,
+    names: Sequence[str],
+    seed: int,
+    limits: Limits | None = None,
+    wait: Wait = _in_silence,
 ) -> list[Verdict]:
     """The verdict on each named exercise of a submission, in a worker process of its own for each notebook.
 
@@ -68,30 +81,35 @@ def grade_submission(
     is tried once more while this process grades nothing else, and that verdict counts.
     """
     with _turns.beside_others():
-        verdicts = _grade_all(submission, names, seed, limits)
+        verdicts = _grade_all(submission, names, seed, limits, wait)
     late = [verdict.exercise for verdict in verdicts if verdict.status == "timed out"]
     if late:
         with _turns.alone():
-            again = {verdict.exercise: verdict for verdict in _grade_all(submission, late, seed, limits)}
+            again = {
+                verdict.exercise: verdict for verdict in _grade_all(submission, late, seed, limits, wait)
+            }
         verdicts = [again.get(verdict.exercise, verdict) for verdict in verdicts]
     return verdicts
 
 
 def _grade_all(
-    submission: Submission, names: Sequence[str], seed: int, limits: Limits | None
+    submission: Submission, names: Sequence[str], seed: int, limits: Limits | None, wait: Wait
 ) -> list[Verdict]:
     verdicts = []
     for notebook, group in groupby(names, key=lambda name: EXERCISES[name].notebook):
         here, masked = list(group), masked_modules(notebook)
         pauses = [after for name in here if (after := submission.checked_after(name)) is not None]
         with WorkerSubject(submission.cells, limits, masked, pauses=pauses) as worker:
-            public = [_grade_public(submission, name, worker, seed) for name in here]
-            verdicts += [_grade_hidden(verdict, worker, after) for verdict, after in public]
+            public = [_grade_public(submission, name, worker, seed, wait) for name in here]
+            known = {verdict.exercise: verdict for verdict, _ in public}
+            for verdict, after in public:
+                wrong = _wrong_below(verdict, known, submission, worker, seed, wait)
+                verdicts.append(_grade_hidden(earlier.blamed(verdict, wrong), worker, after, wait))
     return verdicts
 
 
 def _grade_public(
-    submission: Submission, name: str, worker: WorkerSubject, seed: int
+    submission: Submission, name: str, worker: WorkerSubject, seed: int, wait: Wait
 ) -> tuple[Verdict, int | None]:
     """The verdict, and after how many cells the notebook stood when it was given (None: at its end).
 
@@ -102,7 +120,8 @@ def _grade_public(
         return without_running(name, "not attempted"), None
     own = [submission.definitions[part] for part in EXERCISES[name].parts if part in submission.definitions]
     try:
-        lost = worker.loss_of(own)
+        with wait(f"its cells are still running. One may take {CELL_SECONDS:g} seconds"):
+            lost = worker.loss_of(own)
     except SubjectLost as failure:
         lost = failure
     if lost:
@@ -110,23 +129,59 @@ def _grade_public(
         return replace(without_running(name, lost.status, lost.reason), needs=needs), None
     after = submission.checked_after(name)
     worker.allow(EXERCISE_SECONDS, after)
-    verdict = grade_public(name, worker, seed)
+    with wait(_long(name)):
+        verdict = grade_public(name, worker, seed)
     if verdict.status == "passed":
         return verdict, after
     failed = replace(verdict, needs=worker.doubts())
     if after is not None:
         worker.allow(EXERCISE_SECONDS)
-        if (verdict := grade_public(name, worker, seed)).status == "passed":
+        with wait(_long(name)):
+            verdict = grade_public(name, worker, seed)
+        if verdict.status == "passed":
             return verdict, None
     return failed, after
 
 
-def _grade_hidden(public: Verdict, worker: WorkerSubject, after: int | None) -> Verdict:
+def _wrong_below(
+    verdict: Verdict,
+    known: dict[str, Verdict],
+    submission: Submission,
+    worker: WorkerSubject,
+    seed: int,
+    wait: Wait,
+) -> list[str]:
+    """The exercises of the same submission that a failed answer calls and that are wrong.
+
+    known: the verdicts that there are; those that are needed besides are added.
+    """
+    wrong = []
+    for name in (
+        earlier.called(verdict.exercise, submission.definitions) if verdict.status == "failed" else ()
+    ):
+        if submission.definitions.keys() >= {*EXERCISES[name].parts}:
+            if name not in known:
+                known[name], _ = _grade_public(submission, name, worker, seed, wait)
+            if earlier.wrong(known[name]):
+                wrong.append(name)
+    return wrong
+
+
+def _grade_hidden(public: Verdict, worker: WorkerSubject, after: int | None, wait: Wait) -> Verdict:
     """After all public criteria of the notebook: from here on nothing that the code says reaches the learner."""
     if public.status == "not attempted":
         return public
     worker.allow(EXERCISE_SECONDS, after)
-    return grade_hidden(public, worker)
+    with wait(_long(public.exercise)):
+        return grade_hidden(public, worker)
+
+
+def _long(name: str) -> str:
+    """What is said of an exercise that takes long."""
+    return (
+        f"{label(name)} is still running. One call may take {PROBE_SECONDS:g} seconds, the exercise "
+        f"{EXERCISE_SECONDS:g}; what is stopped then is tried once more"
+    )
 
 
 def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[Verdict] | str]:
@@ -140,9 +195,13 @@ def check_file(path: Path, exercise: str | None, seed: int) -> tuple[Path, list[
         names = tuple(name for name in names if name == find(exercise).name)
     if not names:
         return path, f"{path}: defines {'no exercise' if exercise is None else f'no {exercise}'}"
-    first, *others = grade_submission(submission, names, seed)
+    first, *others = grade_submission(submission, names, seed, wait=partial(_waiting, path))
     told = tuple(f"The file was repaired before it was checked: {note}." for note in repairs)
     return path, [replace(first, notes=(*first.notes, *told)), *others]
+
+
+def _waiting(path: Path, text: str) -> contextlib.AbstractContextManager[None]:
+    return patience.told(f"{path}: {text}. Ctrl-C stops everything now.")
 
 
 def check_files(

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from moe_course.grading.exercises.registry import EXERCISES, PART_OF, Exercise
-from moe_course.grading.judge import memory
-from moe_course.grading.judge.subject import LiveSubject
+from moe_course.grading.exercises.registry import EXERCISES, PART_OF, Exercise, label
+from moe_course.grading.judge import earlier, memory, patience
+from moe_course.grading.judge.subject import EXERCISE_SECONDS, PROBE_SECONDS, LiveSubject
 from moe_course.grading.judge.verdict import Verdict, draw_seed, grade, without_running
 from moe_course.grading.submission.attempts import is_stub
 from moe_course.grading.submission.syntax import parsed
@@ -28,7 +28,7 @@ def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) 
     exercise = identify(parts, namespace)
     named = dict(zip(exercise.parts, parts, strict=True))
     for part, written in named.items():
-        if str(getattr(written, "__module__", "")).split(".")[0] == "moe_course":
+        if _of_the_library(written):
             return without_running(
                 exercise.name, "refused", f"this {part} is the library's; check the one that you wrote"
             )
@@ -40,10 +40,34 @@ def examine(*parts: Any, namespace: Mapping[str, Any], seed: int | None = None) 
         verdict = without_running(exercise.name, "not attempted")
     else:
         seed = draw_seed() if seed is None else seed
-        with neutral_settings():
-            verdict = grade(exercise.name, LiveSubject({**namespace, **named}), seed, hidden=False)
+        long = (
+            f"{label(exercise.name)} is still running. One call may take {PROBE_SECONDS:g} seconds, the check "
+            f"{EXERCISE_SECONDS:g}; then it is stopped. To stop it now: the stop button (■), or Ctrl-C in a terminal."
+        )
+        with patience.told(long), neutral_settings():
+            everything = {**namespace, **named}
+            verdict = grade(exercise.name, LiveSubject(everything), seed, hidden=False)
+            if verdict.status == "failed":
+                called = earlier.called(exercise.name, known)
+                verdict = earlier.blamed(verdict, [name for name in called if _wrong(name, everything, seed)])
     said = [memory.renamed(part, known[part], named[part], executed) for part in known]
     return replace(verdict, notes=(*verdict.notes, *filter(None, said)))
+
+
+def _wrong(name: str, namespace: Mapping[str, Any], seed: int) -> bool:
+    """Whether the learner has written an exercise, and it does not pass."""
+    names = EXERCISES[name].parts
+    parts = [namespace.get(part) for part in names]
+    if any(part is None or _of_the_library(part) for part in parts):
+        return False
+    known = sources(names, parts)
+    if all(part in known and is_stub(part, known[part]) for part in names):
+        return False
+    return earlier.wrong(grade(name, LiveSubject(namespace), seed, hidden=False))
+
+
+def _of_the_library(written: Any) -> bool:
+    return str(getattr(written, "__module__", "")).split(".")[0] == "moe_course"
 
 
 def identify(parts: tuple[Any, ...], namespace: Mapping[str, Any]) -> Exercise:

@@ -130,6 +130,8 @@ def grade_public(name: str, subject: Subject, seed: int) -> Verdict:
         if not status and not reason:
             found, reason = _diagnose(name, subject, results)
     except KeyboardInterrupt:
+        if not isinstance(subject, LiveSubject):
+            raise
         status = "interrupted"
     first = next((result.failure for result in results if result.failure), None)
     verdict = Verdict(
@@ -221,6 +223,8 @@ def _try_all(
         if status == "forbidden":
             results.clear()
     except KeyboardInterrupt as stop:
+        if not isinstance(subject, LiveSubject):  # Ctrl-C ends a run on files as a whole
+            raise
         status, reason = "interrupted", where_stopped(stop)
     return results + [CheckResult(line, "not run") for _, line in lines[len(results) :]], status, reason
 
