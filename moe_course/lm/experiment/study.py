@@ -42,7 +42,7 @@ MUON_STEPS, SHORT_STEPS, TUNING_SEED = 1000, 250, 100
 FIVE_SEEDS = (0, 1, 2, 3, 4)
 WHOLE_RATES = dict.fromkeys(ARMS, (1.2e-2, 6e-3))
 """What each arm tries at full length: the best of its short runs, and half of it."""
-CHOSEN: dict[str, float] = {}
+CHOSEN = dict.fromkeys(ARMS, 1.2e-2)
 """The rate of each arm: the one of WHOLE_RATES with the lower validation loss."""
 EQUAL_TIME_STEPS: dict[str, int] = {}
 """So many steps take the processor time of dense-active's MUON_STEPS, which are here as well."""
