@@ -68,6 +68,7 @@ def publish(markup: str, text: str) -> None:
 
 def as_html(figure: Figure, alt: str) -> str:
     """The figure as an <img> that holds its own SVG."""
+    legible.make_room(figure)
     legible.demand(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

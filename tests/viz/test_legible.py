@@ -37,6 +37,35 @@ def test_a_title_over_its_neighbour():
     ]
 
 
+def apart(points, first="One"):
+    """Two panels whose titles have so many points between them."""
+    figure, axes = plt.subplots(1, 2, figsize=(4, 2), layout="none")
+    titles = [ax.set_title(title) for ax, title in zip(axes, (first, "Two"), strict=True)]
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+    figure.draw_without_rendering()
+    end = titles[0].get_window_extent().x1 + points * figure.dpi / 72
+    place = axes[0].get_position()
+    axes[1].set_position([end / figure.bbox.width, place.y0, 0.2, place.height])
+    return figure
+
+
+def test_a_title_that_touches_its_neighbour():
+    assert legible.faults(apart(2)) == ["“One” touches “Two”"]
+    assert legible.faults(apart(12)) == []
+
+
+@pytest.mark.parametrize("points", [12, 2, -12])
+def test_a_title_that_comes_too_near_makes_room(points):
+    figure = apart(points, "A title of several words")
+    style.as_html(figure, "two panels")
+    assert legible.faults(figure) == []
+    sizes = {title.get_fontsize() for title in legible._titles(figure)}
+    assert len(sizes) == 1, "all alike"
+    assert (sizes == {11.0}) == (points > legible.GAP)
+    assert min(sizes) > 8
+
+
 def test_words_over_words():
     figure = panels("One")
     for x in (0.5, 0.52):
