@@ -55,26 +55,56 @@ class Observed:
     batch: bool
 
 
-def observe(folder: str, text: str) -> Observed:
-    """Load the checkpoint in a folder, in float32 on the CPU, and watch its routers while it reads the text.
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model from a folder. routes: ids_BS -> {layer: idx_TK}, each token's experts by weight, the largest first.
 
-    Without a tokenizer in the folder the text is read as bytes, modulo the vocabulary. Raises ValueError for a folder
-    without weights, a model without experts, and a text of less than two tokens.
+    num_experts: of each layer. encode: text -> ids.
+    """
+
+    name: str
+    routes: Callable[[Tensor], Mapping[str, Tensor]]
+    num_experts: Mapping[str, int]
+    encode: Callable[[str], list[int]]
+
+
+def load(folder: str) -> Checkpoint:
+    """The checkpoint in a folder, in float32 on the CPU.
+
+    Without a tokenizer in the folder it reads a text as bytes, modulo the vocabulary. Raises ValueError for a folder
+    without weights, and for a model without experts.
     """
     package = transformers_package()
     if not [*Path(folder).glob("*.safetensors")] and not [*Path(folder).glob("*.bin")]:
         raise ValueError(f"{folder!r} holds no weights (*.safetensors), so its routing cannot be observed")
     model = package.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return observe_model(model, _ids(folder, text, model.config.get_text_config().vocab_size))
+    vocab_size = model.config.get_text_config().vocab_size
+    return Checkpoint(
+        type(model).__name__, *_watched(model), encode=lambda text: _ids(folder, text, vocab_size)
+    )
+
+
+def observe(folder: str, text: str) -> Observed:
+    """Watch the routers of the checkpoint in a folder while it reads the text.
+
+    Raises ValueError as `load` does, and for a text of less than two tokens.
+    """
+    found = load(folder)
+    return observe_routes(found.routes, found.num_experts, found.encode(text))
 
 
 def observe_model(model: nn.Module, ids: Sequence[int]) -> Observed:
     """Watch the routers of a model whose experts are called with (tokens_TD, idx_TK, weights_TK)."""
+    return observe_routes(*_watched(model), ids)
+
+
+def _watched(model: nn.Module) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, int]]:
+    """The routes of such a model, as a function of ids_BS, and how many experts each layer has."""
     modules = expert_modules(model)
     if not modules:
         raise ValueError(f"{type(model).__name__} has no experts to observe")
     experts = {name: _num_experts(module) for name, module in modules.items()}
-    return observe_routes(lambda ids_BS: _routes(model, modules, ids_BS), experts, ids)
+    return lambda ids_BS: _routes(model, modules, ids_BS), experts
 
 
 def observe_routes(
@@ -122,9 +152,10 @@ def _noted(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-            routes[name] = next(
-                x for x in (*args, *named.values()) if isinstance(x, Tensor) and not x.is_floating_point()
-            ).clone()
+            given = [x for x in (*args, *named.values()) if isinstance(x, Tensor)]
+            idx_TK = next(x for x in given if not x.is_floating_point())
+            weights_TK = next(x for x in given if x.is_floating_point() and x.shape == idx_TK.shape)
+            routes[name] = idx_TK.gather(1, weights_TK.argsort(dim=1, descending=True, stable=True))
 
         return hook
 

@@ -125,11 +125,12 @@ def repeat_rates(
         left.plot([rate for rate, _ in layers], "o-", color=color, label=name)
         left.plot([chance for _, chance in layers], color=color, ls=":", label=f"{name}, chance Σ p²")
     means = {name: sum(rate for rate, _ in layers) / len(layers) for name, layers in rates.items()}
+    depth = len(next(iter(rates.values())))
     left.set(
         title="Same expert: " + ", ".join(f"{name} {mean:.0%}" for name, mean in means.items()),
         xlabel="layer",
         ylabel="neighbours with the same expert",
-        xticks=range(len(next(iter(rates.values())))),
+        xticks=range(0, depth, math.ceil(depth / 8)),
         ylim=(0, None),
     )
     left.legend(fontsize=7.5, ncols=2, loc="lower left")
@@ -139,7 +140,7 @@ def repeat_rates(
     low, high = (f(v[-1] for v in published.values()) for f in (min, max))
     right.set(title=f"Mixtral: {low:.0%} to {high:.0%} in the last", xlabel="layer")
     right.set_xticks(range(len(published_layers)), [str(layer) for layer in published_layers])
-    right.legend(fontsize=7, ncols=2)
+    right.legend(fontsize=7, ncols=2, frameon=True, framealpha=1, edgecolor="white")  # over the line of 1/8
     return fig
 
 

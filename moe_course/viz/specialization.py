@@ -13,6 +13,9 @@ from torch import Tensor
 
 from moe_course.viz.style import ink_on
 
+MOST_NUMBERED = 12
+"""With more experts, cells show colours alone, and not every expert has its number on the axis."""
+
 
 def share_tables(tables: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
     """Tables of rows by experts, {name: share_GE of each row's choices}, in %; the title names the largest gap.
@@ -23,8 +26,10 @@ def share_tables(tables: Mapping[str, Tensor], rows: Sequence[str]) -> Figure:
         name: share_GE.where(share_GE.sum(dim=1, keepdim=True) > 0, math.nan)
         for name, share_GE in tables.items()
     }
+    few = next(iter(tables.values())).shape[1] <= MOST_NUMBERED
+    most = 70 if few else 100 * max(float(share_GE.nan_to_num(0).max()) for share_GE in filled.values())
     fig = _tables(
-        {name: 100 * share_GE for name, share_GE in filled.items()}, rows, cmap="Blues", vmin=0, vmax=70
+        {name: 100 * share_GE for name, share_GE in filled.items()}, rows, cmap="Blues", vmin=0, vmax=most
     )
     name = max(filled, key=lambda name: float(_gaps(filled[name]).max()))
     share_GE = filled[name]
@@ -143,7 +148,7 @@ def _tables(
 def _table(ax: Axes, table: Tensor, labels: Tensor, cmap: str, vmin: float, vmax: float, form: str) -> None:
     image = ax.imshow(table.numpy(), cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
     experts = table.shape[1]
-    if experts <= 12:
+    if experts <= MOST_NUMBERED:
         for row, values in enumerate(labels.tolist()):
             for e, value in enumerate(values):
                 if math.isnan(value):
@@ -153,7 +158,8 @@ def _table(ax: Axes, table: Tensor, labels: Tensor, cmap: str, vmin: float, vmax
                 ax.text(
                     e, row, "0" if text == "-0" else text, ha="center", va="center", color=ink, fontsize=8
                 )
-    ax.set_xticks(range(experts), [str(e) for e in range(experts)])
+    shown = range(0, experts, 1 if experts <= MOST_NUMBERED else math.ceil(experts / 8))
+    ax.set_xticks(shown, [str(e) for e in shown])
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
 

@@ -74,6 +74,31 @@ def test_a_router_that_reads_later_tokens_is_found_out():
     assert found.batch
 
 
+def test_the_first_expert_is_the_one_with_the_largest_weight():
+    """Whatever order a router has them in: DeepSeek's asks topk for none."""
+
+    class ThreeExperts(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down = torch.nn.Parameter(torch.zeros(3, 2, 2))
+
+        def forward(self, x_TD, idx_TK, top_k_weights):
+            return x_TD
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = ThreeExperts()
+
+        def forward(self, input_ids, use_cache):
+            weights_TK = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
+            return self.experts(torch.zeros(2, 5), torch.tensor([[0, 2], [1, 0]]), top_k_weights=weights_TK)
+
+    routes, num_experts = observed._watched(Model())
+    assert routes(torch.zeros(1, 2).long())["experts"].tolist() == [[2, 0], [1, 0]]
+    assert num_experts == {"experts": 3}
+
+
 def test_what_cannot_be_observed(tmp_path):
     model("Mixtral").config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no weights"):

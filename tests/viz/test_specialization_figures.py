@@ -127,6 +127,20 @@ def test_an_empty_row_is_blank_and_no_end_of_a_gap():
     assert len(figure.axes[0].texts) == 6
 
 
+def test_many_experts_and_layers_leave_room_for_their_numbers():
+    """With 64 experts a share is a hundredth or two: the colours reach to the largest one."""
+    shares = torch.full((2, 64), 0.015)
+    shares[0, 40] = 0.04
+    (ax,) = viz.share_tables({"layer 0": shares}, ["code", "names"]).axes
+    assert len(ax.get_xticks()) == 8
+    assert not ax.texts
+    assert ax.images[0].get_clim() == pytest.approx((0, 4))
+    left, _ = viz.repeat_rates(
+        {"a checkpoint": [(0.2, 0.1)] * 48}, {"text": [0.1] * 3}, (0, 15, 31), 1 / 8
+    ).axes
+    assert left.get_xticks().tolist() == list(range(0, 48, 6))
+
+
 def test_a_dot_is_filled_only_above_every_shuffle():
     (ax,) = viz.evidence({"trained": [(0.31, NULL_R), (0.3, NULL_R)]}, columns=1).axes
     fills = [dot.get_markerfacecolor() for dot in ax.lines if dot.get_marker() == "o"]
