@@ -41,12 +41,16 @@ class Passages:
         return self.idx_LTK[:, :, 0].unflatten(1, (-1, LENGTH))
 
 
-def open_or_make(folder: str = "") -> Checkpoint:
+def open_or_make(folder: str = "") -> Checkpoint | None:
     """The checkpoint in a folder; without a folder a small OLMoE with random weights, saved and read like any other.
 
-    Prints which it is. Errors as in `observed.load`.
+    Prints which it is. None, which it prints too, where transformers is not installed. Errors as in `observed.load`.
     """
-    transformers = transformers_package()
+    try:
+        transformers = transformers_package()
+    except ValueError as missing:
+        print(f"Skipped: {missing}")
+        return None
     transformers.utils.logging.disable_progress_bar()
     if folder:
         found = load(folder)
@@ -68,11 +72,15 @@ def open_or_make(folder: str = "") -> Checkpoint:
     return found
 
 
-def read(found: Checkpoint, documents: Sequence[AnyDocument], domains: tuple[str, ...]) -> Passages:
-    """Let the checkpoint read two passages each of up to twelve documents of a domain.
+def read(
+    found: Checkpoint | None, documents: Sequence[AnyDocument], domains: tuple[str, ...]
+) -> Passages | None:
+    """Let the checkpoint, if there is one, read two passages each of up to twelve documents of a domain.
 
     A passage lies in one document. Raises ValueError where no document has as many tokens as a passage.
     """
+    if found is None:
+        return None
     texts = [found.encode(document.text) for document in documents]
     labels = [
         torch.full((len(ids),), domains.index(d.domain)) for ids, d in zip(texts, documents, strict=True)

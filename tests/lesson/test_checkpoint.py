@@ -1,5 +1,7 @@
 """What notebook 08 sees of a checkpoint: passages of one document each, each token with its domain and experts."""
 
+import sys
+
 import pytest
 import torch
 
@@ -80,3 +82,10 @@ def test_a_folder_is_read(tmp_path, capsys):
     assert seen.idx_LTK.shape == (2, 2 * S, 3)
     with pytest.raises(ValueError, match="holds no weights"):
         checkpoint.open_or_make(str(tmp_path / "elsewhere"))
+
+
+def test_without_transformers_the_section_is_skipped(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    found = checkpoint.open_or_make()
+    assert checkpoint.read(found, documents(("code", "a" * S)), DOMAINS) is None
+    assert "Skipped: reading a config.json needs transformers: pip install" in capsys.readouterr().out
