@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from moe_course.lm.experiment import results_page, study
+from moe_course.lm.experiment.paired import paired
 from moe_course.lm.experiment.recipe import ARMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,3 +107,17 @@ def test_curves_go_on_to_the_last_step(main):
             assert curve[-1]["step"] == result["recipe"]["plan"]["steps"] - 1
             assert all(a["cpu_seconds"] < b["cpu_seconds"] for a, b in pairwise(curve))
             assert curve[-1]["held_out_ce"] < curve[0]["held_out_ce"] - 1
+
+
+def test_notebook_07_reads_the_registered_experiment_as_it_is():
+    five = study.by_arm(study.recorded("arm").values())
+    seeds = {arm: [result["recipe"]["plan"]["seed"] for result in results] for arm, results in five.items()}
+    assert all(found == [*study.FIVE_SEEDS] for found in seeds.values())
+    for dense in ("dense-active", "dense-total"):
+        gap = paired(five[dense], five["moe"])
+        assert gap.decided
+        assert gap.mean > 0
+    assert not paired(five["dense-active"], five["dense-total"]).decided
+    assert set(study.CHOSEN.values()) == {max(study.MUON_RATES)}
+    guessing = 0.25 + 3 * (0.25 * 0.75 / 458) ** 0.5
+    assert all(result["recall"] > guessing for results in five.values() for result in results)
