@@ -101,11 +101,11 @@ def paired_gaps(gaps: Mapping[str, Paired], label: str) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(7, 0.9 + 0.4 * len(gaps)))
     ax.axvline(0, color=INK, lw=0.8)
-    for y, gap in enumerate(reversed(gaps.values())):
+    for y, gap in enumerate(reversed(list(gaps.values()))):
         color = ARM_COLORS["moe"] if gap.decided else FAINT
         ax.errorbar(gap.mean, y, xerr=gap.half_width, fmt="|", color=color, capsize=4, lw=2, ms=12)
         ax.plot(gap.differences, [y + 0.2] * len(gap.differences), "o", color=INK, ms=3)
-    ax.set_yticks(range(len(gaps)), reversed(gaps))
+    ax.set_yticks(range(len(gaps)), list(reversed(list(gaps))))
     ax.set_ylim(-0.5, len(gaps) - 0.3)
     ax.set_xlabel(label)
     ax.set_title(f"{sum(gap.decided for gap in gaps.values())} of {len(gaps)} differences are decided")
