@@ -80,7 +80,7 @@ def load(folder: str) -> Checkpoint:
     model = package.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     vocab_size = model.config.get_text_config().vocab_size
     return Checkpoint(
-        type(model).__name__, *_watched(model), encode=lambda text: _ids(folder, text, vocab_size)
+        type(model).__name__, *watched(model), encode=lambda text: _ids(folder, text, vocab_size)
     )
 
 
@@ -93,13 +93,11 @@ def observe(folder: str, text: str) -> Observed:
     return observe_routes(found.routes, found.num_experts, found.encode(text))
 
 
-def observe_model(model: nn.Module, ids: Sequence[int]) -> Observed:
-    """Watch the routers of a model whose experts are called with (tokens_TD, idx_TK, weights_TK)."""
-    return observe_routes(*_watched(model), ids)
+def watched(model: nn.Module) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, int]]:
+    """The routes of a model whose experts are called with (tokens_TD, idx_TK, weights_TK), for `observe_routes`.
 
-
-def _watched(model: nn.Module) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, int]]:
-    """The routes of such a model, as a function of ids_BS, and how many experts each layer has."""
+    As a function of ids_BS, and how many experts each layer has. Raises ValueError for a model without experts.
+    """
     modules = expert_modules(model)
     if not modules:
         raise ValueError(f"{type(model).__name__} has no experts to observe")

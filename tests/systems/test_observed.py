@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_course.systems import observed
-from moe_course.systems.observed import observe, observe_model
+from moe_course.systems.observed import observe, observe_routes, watched
 
 transformers = pytest.importorskip("transformers")
 
@@ -47,7 +47,7 @@ def test_the_load_is_that_of_the_router_logits():
     mixtral = model("Mixtral")
     ids = [byte % 97 for byte in TEXT.encode()][: observed.WINDOW]
     logits = mixtral(input_ids=torch.tensor([ids]), output_router_logits=True, use_cache=False).router_logits
-    found = observe_model(mixtral, ids)
+    found = observe_routes(*watched(mixtral), ids)
     for layer, logits_TE in zip(found.layers, logits, strict=True):
         counts_E = torch.bincount(logits_TE.topk(2).indices.flatten(), minlength=6)
         assert torch.tensor(layer.load_E) * len(ids) * 2 == pytest.approx(counts_E.float())
@@ -58,7 +58,7 @@ def test_a_dead_expert_and_a_repeat_are_seen():
     gate = mixtral.model.layers[0].mlp.gate
     with torch.no_grad():
         gate.weight.zero_()  # all logits equal: every token gets the same two experts
-    first = observe_model(mixtral, [byte % 97 for byte in TEXT.encode()]).layers[0]
+    first = observe_routes(*watched(mixtral), [byte % 97 for byte in TEXT.encode()]).layers[0]
     assert first.dead == 4
     assert first.max_violation == pytest.approx(2)  # two experts share everything: 1/2 against a mean of 1/6
     assert first.repeat == first.even_repeat == 1
@@ -69,7 +69,7 @@ def test_a_router_that_reads_later_tokens_is_found_out():
     block = mixtral.model.layers[1].mlp
     own = block.gate.forward
     block.gate.forward = lambda x_TD: own(x_TD + 5 * x_TD.mean(dim=0))  # of all tokens, later ones too
-    found = observe_model(mixtral, [byte % 97 for byte in TEXT.encode()])
+    found = observe_routes(*watched(mixtral), [byte % 97 for byte in TEXT.encode()])
     assert found.future
     assert found.batch
 
@@ -94,7 +94,7 @@ def test_the_first_expert_is_the_one_with_the_largest_weight():
             weights_TK = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
             return self.experts(torch.zeros(2, 5), torch.tensor([[0, 2], [1, 0]]), top_k_weights=weights_TK)
 
-    routes, num_experts = observed._watched(Model())
+    routes, num_experts = watched(Model())
     assert routes(torch.zeros(1, 2).long())["experts"].tolist() == [[2, 0], [1, 0]]
     assert num_experts == {"experts": 3}
 
@@ -107,4 +107,4 @@ def test_what_cannot_be_observed(tmp_path):
     with pytest.raises(ValueError, match="the text has 1 tokens"):
         observe(str(tmp_path), "a")
     with pytest.raises(ValueError, match="Linear has no experts"):
-        observe_model(torch.nn.Linear(2, 2), [1, 2])
+        observe_routes(*watched(torch.nn.Linear(2, 2)), [1, 2])
