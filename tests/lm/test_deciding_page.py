@@ -38,8 +38,18 @@ def test_better_means_an_interval_without_zero_and_equal_signs(differences, deci
     assert Paired(differences).decided is decided
 
 
-def record(arm, seed, ce):
-    return {"recipe": {"name": arm, "plan": {"seed": seed}}, "ce": ce}
+@pytest.mark.parametrize("seeds", [0, 1, 11])
+def test_an_interval_without_a_quantile_is_refused_by_the_number_of_seeds(seeds):
+    with pytest.raises(ValueError, match=f"2 to 10 seeds that both arms have, not {seeds}"):
+        _ = Paired((0.1,) * seeds).half_width
+
+
+def record(arm, seed, ce, seconds=100.0, steps=1000):
+    plan = {"seed": seed, "steps": steps}
+    params = {"active": 5, "total": 7}
+    return {
+        "recipe": {"name": arm, "plan": plan}, "ce": ce, "params": params, "curve": [{"cpu_seconds": seconds}],
+    }  # fmt: skip
 
 
 def test_arms_are_compared_on_equal_seeds():
@@ -47,6 +57,46 @@ def test_arms_are_compared_on_equal_seeds():
     moe = [record("moe", seed, 2.9 + seed) for seed in (0, 1, 2)]
     gap = paired(dense, moe)
     assert gap.differences == pytest.approx((0.1, 0.1, 0.1))
+
+
+def made(kind, runs, monkeypatch):
+    """The page where only these runs are registered and recorded, by names of this kind."""
+    records = {f"{kind}-{n}": run for n, run in enumerate(runs)}
+    monkeypatch.setattr(study, "deciding_recipes", lambda: records)
+    monkeypatch.setattr(study, "recorded", lambda asked: records if asked == kind else {})
+    return deciding_page.markdown()
+
+
+def test_by_the_clock_the_tuning_runs_count_for_nothing(monkeypatch):
+    arms = {"moe": (2.9, 101.0, 870), "dense-active": (3.0, 100.0, 1000), "dense-total": (3.1, 99.0, 520)}
+    runs = [
+        record(f"{arm} by the clock", seed, ce + seed / 1000, seconds, steps)
+        for arm, (ce, seconds, steps) in arms.items()
+        for seed in study.FIVE_SEEDS
+    ]
+    tuning = [record(f"{arm} by the clock", study.TUNING_SEED, 9.0, 500.0, 7) for arm in arms]
+    page = made("time", runs + tuning, monkeypatch)
+    rows = [line.replace(" ", "") for line in page.splitlines()]
+    assert {"|moe|870|1.010|", "|dense-active|1,000|1.000|", "|dense-total|520|0.990|"} <= {*rows}
+    assert "moe lower than dense-active by +0.1000 ± 0.0000" in page
+    assert page.count("**better**") == 2
+    assert page.count("**worse**") == 1
+
+
+def test_a_change_is_judged_against_the_same_seeds(monkeypatch):
+    losses = {
+        "moe": (3.0, 3.1, 3.2),
+        "top-4": (2.9, 3.0, 3.101),
+        "top-1": (3.3, 3.4, 3.501),
+        "2 experts": (3, 3, 4),
+    }
+    runs = [record(name, seed, ce) for name, of in losses.items() for seed, ce in enumerate(of)]
+    page = made("change", runs, monkeypatch)
+    (*_, first, second, third) = [line for line in page.splitlines() if line.startswith("|")]
+    assert (first.split()[1], first.split()[-2]) == ("top-4", "lower")
+    assert (second.split()[1:3], second.split()[-2]) == (["2", "experts"], "open")
+    assert (third.split()[1], third.split()[-2]) == ("top-1", "higher")
+    assert "comes to 3.1000" in page
 
 
 def test_a_section_appears_only_when_all_its_runs_are_recorded():

@@ -36,19 +36,19 @@ def _rates(whole: Mapping[str, Sequence[Result]]) -> str:
     short = study.by_arm(study.recorded("rate").values())
     tables = []
     for title, runs in (("short runs", short), ("whole runs", whole)):
-        rates = sorted({_peak(result) for results in runs.values() for result in results})
+        rates = sorted({peak(result) for results in runs.values() for result in results})
         rows = []
         for arm in ARMS:
-            losses = {_peak(result): result["curve"][-1]["held_out_ce"] for result in runs[arm]}
+            losses = {peak(result): result["curve"][-1]["held_out_ce"] for result in runs[arm]}
             best = min(losses.values())
             shown = [f"{losses[rate]:.4f}" for rate in rates]
             rows.append([arm, *(f"**{text}**" if float(text) == round(best, 4) else text for text in shown)])
         steps = runs["moe"][0]["recipe"]["plan"]["steps"]
         tables.append(markdown_table([f"{title}, {steps:,} steps", *(f"{rate:g}" for rate in rates)], rows))
-    return (
-        "### Its learning rates\n\nValidation CE by peak rate; in bold the lowest of the arm.\n\n"
-        + "\n\n".join([*tables, ""])
-    )
+    edge = [arm for arm in ARMS if study.CHOSEN[arm] == max(study.MUON_RATES)]
+    said = f"The highest rate that was registered is the best of {', '.join(edge)}: a higher one may be better still."
+    lines = ["### Its learning rates", "Validation CE by peak rate; in bold the lowest of the arm.", *tables]
+    return "\n\n".join([*lines, *([said] if edge else [])]) + "\n"
 
 
 def _arms(arms: Mapping[str, Sequence[Result]]) -> str:
@@ -58,15 +58,15 @@ def _arms(arms: Mapping[str, Sequence[Result]]) -> str:
             f"{arms[arm][0]['params']['active']:,}",
             f"{arms[arm][0]['params']['total']:,}",
             f"{arms[arm][0]['flops_per_token'] / 1e6:.2f}",
-            _ranged([r["ce"] for r in arms[arm]], 4),
-            _ranged([r["bpb"] for r in arms[arm]], 4),
-            _ranged([100 * r["recall"] for r in arms[arm]], 1),
+            ranged([r["ce"] for r in arms[arm]], 4),
+            ranged([r["bpb"] for r in arms[arm]], 4),
+            ranged([100 * r["recall"] for r in arms[arm]], 1),
         ]
         for arm in ARMS
     ]
     domains = list(arms["moe"][0]["by_domain"])
     by_domain = [
-        [arm, *(_ranged([r["by_domain"][domain]["bpb"] for r in arms[arm]], 3) for domain in domains)]
+        [arm, *(ranged([r["by_domain"][domain]["bpb"] for r in arms[arm]], 3) for domain in domains)]
         for arm in ARMS
     ]
     return "\n".join(
@@ -89,21 +89,17 @@ def _arms(arms: Mapping[str, Sequence[Result]]) -> str:
 
 
 def _time(by_clock: Mapping[str, Sequence[Result]]) -> str:
-    """Equal processor time: the dense-active runs are those of "arm"."""
     compared = {
-        "dense-active": study.by_arm(study.recorded("arm").values())["dense-active"],
-        **{
-            arm: [r for r in by_clock[f"{arm} by the clock"] if _seed(r) != study.TUNING_SEED]
-            for arm in ARMS
-            if arm != "dense-active"
-        },
+        arm: [r for r in by_clock[f"{arm} by the clock"] if _seed(r) != study.TUNING_SEED] for arm in ARMS
     }
+    seconds = {arm: mean(r["curve"][-1]["cpu_seconds"] for r in results) for arm, results in compared.items()}
     steps = {arm: results[0]["recipe"]["plan"]["steps"] for arm, results in compared.items()}
+    rows = [[arm, f"{steps[arm]:,}", f"{seconds[arm] / seconds['dense-active']:.3f}"] for arm in ARMS]
     return "\n".join(
         [
             "### In equal processor time",
             "",
-            ", ".join(f"{arm}: {count:,} steps" for arm, count in steps.items()) + ".",
+            markdown_table(["", "steps", "processor time"], rows),
             "",
             *_judgements(compared, PAIRS),
             "",
@@ -149,7 +145,8 @@ def _judgements(arms: Mapping[str, Sequence[Result]], pairs: Iterable[tuple[str,
     return lines
 
 
-def _peak(result: Result) -> float:
+def peak(result: Result) -> float:
+    """The peak learning rate of a run."""
     return float(result["recipe"]["plan"]["peak"])
 
 
@@ -157,5 +154,6 @@ def _seed(result: Result) -> int:
     return int(result["recipe"]["plan"]["seed"])
 
 
-def _ranged(values: Sequence[float], digits: int) -> str:
+def ranged(values: Sequence[float], digits: int) -> str:
+    """The mean, and in brackets the lowest and the highest."""
     return f"{mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 from moe_course.lm.experiment import study
 
-T_975 = {2: 4.303, 4: 2.776}
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """The 97.5 % quantile of Student's t by degrees of freedom (any table of the distribution)."""
 
 
@@ -26,6 +26,10 @@ class Paired:
     def half_width(self) -> float:
         """Half of the interval's width: Student's t with one degree of freedom less than there are seeds."""
         count = len(self.differences)
+        if count - 1 not in T_975:
+            raise ValueError(
+                f"an interval needs 2 to {max(T_975) + 1} seeds that both arms have, not {count}"
+            )
         return T_975[count - 1] * stdev(self.differences) / count**0.5
 
     @property

@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any
 
 from moe_course.lm.experiment import deciding_page, study
+from moe_course.lm.experiment.deciding_page import peak, ranged
 from moe_course.lm.experiment.recipe import ARMS, Recipe
 from moe_course.tables import markdown_table
 
@@ -107,9 +108,9 @@ def _tuned(tune: Mapping[str, Sequence[Result]], main: Mapping[str, Sequence[Res
         lines += [_table([f"{title}, {steps:,} steps", *(f"{rate:g}" for rate in rates)], rows)]
     high = [r for r in tune["moe"] if _steps(r) == _steps(main["moe"][0])]
     lines += [
-        f"All arms take {_rate(main['moe'][0]):g}: for whole runs the best, or within a hundredth of it. "
-        f"At {_rate(high[0]):g} the mixture's seeds came to {_list(r['ce'] for r in high)}, at "
-        f"{_rate(main['moe'][0]):g} to {_list(r['ce'] for r in main['moe'])}.",
+        f"All arms take {peak(main['moe'][0]):g}: for whole runs the best, or within a hundredth of it. "
+        f"At {peak(high[0]):g} the mixture's seeds came to {_list(r['ce'] for r in high)}, at "
+        f"{peak(main['moe'][0]):g} to {_list(r['ce'] for r in main['moe'])}.",
         "",
     ]
     return "\n".join(lines)
@@ -120,16 +121,12 @@ def _by_rate(results: Iterable[Result], steps: int) -> dict[float, float]:
     found: dict[float, float] = {}
     for result in results:
         if _steps(result) == steps:
-            found.setdefault(_rate(result), result["ce"])
+            found.setdefault(peak(result), result["ce"])
     return found
 
 
 def _steps(result: Result) -> int:
     return int(result["recipe"]["plan"]["steps"])
-
-
-def _rate(result: Result) -> float:
-    return float(result["recipe"]["plan"]["peak"])
 
 
 def _bold_if_least(losses: Mapping[float, float], rate: float) -> str:
@@ -146,9 +143,9 @@ def _arms(main: Mapping[str, Sequence[Result]]) -> str:
             f"{main[arm][0]['params']['active']:,}",
             f"{main[arm][0]['params']['total']:,}",
             f"{main[arm][0]['flops_per_token'] / 1e6:.2f}",
-            _with_range([r["ce"] for r in main[arm]], 4),
-            _with_range([r["bpb"] for r in main[arm]], 4),
-            _with_range([100 * r["recall"] for r in main[arm]], 1),
+            ranged([r["ce"] for r in main[arm]], 4),
+            ranged([r["bpb"] for r in main[arm]], 4),
+            ranged([100 * r["recall"] for r in main[arm]], 1),
             f"{mean(_seconds(r) for r in main[arm]) / base:.2f}",
         ]
         for arm in ARMS
@@ -176,7 +173,7 @@ def _arms(main: Mapping[str, Sequence[Result]]) -> str:
 def _domains(main: Mapping[str, Sequence[Result]]) -> str:
     domains = list(main["moe"][0]["by_domain"])
     rows = [
-        [arm, *(_with_range([r["by_domain"][domain]["bpb"] for r in main[arm]], 3) for domain in domains)]
+        [arm, *(ranged([r["by_domain"][domain]["bpb"] for r in main[arm]], 3) for domain in domains)]
         for arm in ARMS
     ]
     return "## By domain\n\nbpb on the test documents.\n\n" + _table(["", *domains], rows)
@@ -192,7 +189,7 @@ def _clock(main: Mapping[str, Sequence[Result]], clock: Mapping[str, Sequence[Re
     gained = study.gaps(main["dense-active"], results)
     lines += [
         f"The mixture again with {steps:,} steps, and a learning rate that comes down by then: {seconds:.2f} of the "
-        f"processor time that dense-active takes. CE {_with_range([r['ce'] for r in results], 4)}: lower than "
+        f"processor time that dense-active takes. CE {ranged([r['ce'] for r in results], 4)}: lower than "
         f"dense-active's by {_list(gained)}.",
         "",
     ]
@@ -210,7 +207,7 @@ def _varied(vary: Mapping[str, Sequence[Result]]) -> str:
     names = ["Changed", "active", "total", "CE", "against moe", "max violation", "dropped, %", "seconds"]
     return (
         "## One thing changed\n\n"
-        f"Short runs of {_steps(moe[0])} steps at {_rate(moe[0]):g}, on the first seed. The mixture as it is comes "
+        f"Short runs of {_steps(moe[0])} steps at {peak(moe[0]):g}, on the first seed. The mixture as it is comes "
         f"to {_list(r['ce'] for r in moe)} on three seeds, a range of {study.spread(moe):.4f}: less than that "
         "means nothing. Max violation: of the last batch, in the layer where it is highest.\n\n"
         + _table(names, rows)
@@ -234,10 +231,6 @@ def _row(name: str, result: Result, base: Result) -> list[str]:
 
 def _seconds(result: Result) -> float:
     return float(result["curve"][-1]["cpu_seconds"])
-
-
-def _with_range(values: Sequence[float], digits: int) -> str:
-    return f"{mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 def _list(values: Iterable[float]) -> str:
