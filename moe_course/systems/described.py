@@ -105,22 +105,22 @@ def read_config(model: str) -> Any:
     return config
 
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k", "moe_top_k", "moe_k")
-POSITIVE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", *EXPERTS)
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
+_POSITIVE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", *_EXPERTS)
 
 
 def _demand_possible_sizes(config: Any) -> None:
     """Raises ValueError for a configuration with sizes that no model can have, with their names."""
     sizes = {key: value for key, value in config.to_dict().items() if type(value) is int}
-    for key in POSITIVE:
+    for key in _POSITIVE:
         if sizes.get(key, 1) < 1:
             raise ValueError(f"{key} = {sizes[key]} is no size")
     width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
     if not getattr(config, "head_dim", None) and width % heads:
         raise ValueError(f"hidden_size = {width} is no multiple of num_attention_heads = {heads}")
-    for total in (key for key in EXPERTS if sizes.get(key, 0) > 1):
-        for chosen in (key for key in CHOSEN if key in sizes):
+    for total in (key for key in _EXPERTS if sizes.get(key, 0) > 1):
+        for chosen in (key for key in _CHOSEN if key in sizes):
             if not 1 <= sizes[chosen] <= sizes[total]:
                 raise ValueError(f"{chosen} = {sizes[chosen]} of {total} = {sizes[total]} cannot be chosen")
         if sizes[total] % (groups := sizes.get("n_group", 1) or 1):

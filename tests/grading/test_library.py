@@ -25,6 +25,18 @@ def test_library_is_accepted(name, grader_seeds):
         assert verdict.status == "passed", f"seed {seed}: {[r.message for r in verdict.checks if r.failure]}"
 
 
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("noisy_logits", 119),  # a noise scale beyond 709, whose exp is no float64
+        ("noisy_logits", 133),
+        ("MoELayer", 1054),  # two experts so alike that no token of common length tells them apart
+    ],
+)
+def test_seeds_that_once_cost_a_right_answer_points(name, seed):
+    assert grade(name, library_version(name), seed).status == "passed"
+
+
 JUNK = (None, 3, 2.75, "text", (), (1,), (None, None), [[1, 2], [3]], {"a": 1}, object(), float("nan"), True)
 
 

@@ -9,7 +9,7 @@ from systems.test_published_models import PUBLIC
 
 from moe_course.published import MODELS
 from moe_course.systems import described
-from moe_course.systems.described import describe
+from moe_course.systems.described import describe, read_config
 from moe_course.systems.footprint import serving_sizes
 
 transformers = pytest.importorskip("transformers")
@@ -113,6 +113,12 @@ def test_files_that_are_no_configuration(tmp_path, content, said):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=said):
         describe(str(tmp_path))
+
+
+def test_a_setting_of_sampling_is_no_number_of_experts(tmp_path):
+    """Files written by transformers 4 may hold it."""
+    (tmp_path / "config.json").write_text('{"model_type": "mixtral", "top_k": 50}')
+    assert read_config(str(tmp_path)).num_experts_per_tok == 2
 
 
 def test_a_name_that_is_nothing():
