@@ -240,3 +240,9 @@ def test_every_exported_name_is_there(package):
         assert name in dir(module)
     with pytest.raises(AttributeError, match="no attribute 'router_prob'"):
         module.router_prob  # noqa: B018
+
+
+def test_no_two_test_files_share_a_name():
+    """Of files in folders without __init__.py pytest loads one of each name, and stops at the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py") if "graders" not in path.parts]
+    assert sorted(set(names)) == sorted(names)
