@@ -14,7 +14,7 @@ PARTS = {
     "router": "The router scores eight experts and keeps two of them",
     "dispatch": "Dispatch brings each token to its experts, and their answers back",
     "load": "The load: how many tokens of a batch each expert gets",
-    "capacity": "Capacity: room for three tokens at each expert, one token is dropped",
+    "capacity": "Capacity: room for three tokens at each expert, one assignment is dropped",
     "shared": "A shared expert works for every token, and no router chooses it",
 }
 """{part that can be lit: title}; "" lights everything but what later notebooks add."""
