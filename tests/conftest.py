@@ -76,13 +76,26 @@ def executed(tmp_path_factory, request):
     return run
 
 
+def missing(message):
+    """A laptop skips what it cannot test, and CI, which should have everything, fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+
+
+@pytest.fixture(scope="session")
+def needs_sandbox():
+    """The sandbox of batch grading starts here."""
+    from moe_course.grading.worker import sandbox
+
+    if why := sandbox.problem():
+        missing(f"no sandbox starts here: {why}")
+
+
 @pytest.fixture(scope="module")  # playwright keeps an event loop running, which other files must not find
 def browser():
-    """Chromium. Without it a laptop skips these tests, and CI, which should have it, fails."""
+    """Chromium."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
-        message = "needs Chromium on the PATH (as chromium, chromium-browser or google-chrome)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+        missing("needs Chromium on the PATH (as chromium, chromium-browser or google-chrome)")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM)

@@ -16,7 +16,6 @@ from synthetic import ROOT, answer, check, code, text, write
 from moe_course.authoring import course as own_course
 from moe_course.grading.exercises import custom_course
 from moe_course.grading.exercises.rubric import points
-from moe_course.grading.worker.sandbox import problem
 
 MINE = "12_temperature"
 TAKEN = "01_dense_ffn"
@@ -182,12 +181,8 @@ def test_own_exercise_and_own_hidden_test_are_graded(folder, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def graded(folder, tmp_path_factory):
+def graded(needs_sandbox, folder, tmp_path_factory):
     """The course folder after nbgrader and moe-course grade have graded two learners, one of them late."""
-    if why := problem():
-        if "CI" in os.environ:
-            pytest.fail(f"the sandbox must start in CI: {why}")
-        pytest.skip(f"no sandbox here: {why}")
     base = tmp_path_factory.mktemp("own-graded")
     course = Course(folder, base / "learner", jupyter_env(base / "home", base / "exchange"))
     release, *rest = commands_in_the_guide()

@@ -14,7 +14,6 @@ import pytest
 from moe_course.grading.cohort import grade_cohort, pools
 from moe_course.grading.cohort.ledger import Ledger
 from moe_course.grading.exercises.rubric import points
-from moe_course.grading.worker import sandbox
 
 pytestmark = pytest.mark.slow
 distributed = pytest.importorskip("distributed")
@@ -113,11 +112,7 @@ def test_a_worker_that_dies_loses_nothing_and_another_grades_its_submissions(add
     assert differing <= {"started", "graded", "seconds", "key"}
 
 
-def test_a_real_submission_in_a_sandbox_of_the_worker(address, worker, tmp_path):
-    if why := sandbox.problem():
-        if "CI" in os.environ:
-            pytest.fail(f"the sandbox must start in CI: {why}")
-        pytest.skip(f"no sandbox here: {why}")
+def test_a_real_submission_in_a_sandbox_of_the_worker(needs_sandbox, address, worker, tmp_path):
     worker()
     wait_for_workers(address, 1)
     (found,) = grade_cohort.grade(hand_in(tmp_path / "in", 1), tmp_path / "out", seed=5, dask=address)

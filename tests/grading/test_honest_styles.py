@@ -16,7 +16,6 @@ from synthetic import KERNEL, ROOT, notebook
 from moe_course.grading.cohort.grade_cohort import grade
 from moe_course.grading.exercises.registry import EXERCISES
 from moe_course.grading.exercises.rubric import rubric
-from moe_course.grading.worker.sandbox import problem
 
 pytestmark = pytest.mark.slow
 PUBLIC = {
@@ -92,10 +91,8 @@ def live(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
+def cohort(needs_sandbox, tmp_path_factory):
     """Points by style, from one run of `moe-course grade`, and what the records say needs a person."""
-    if why := problem():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no sandbox starts here: {why}")
     base = tmp_path_factory.mktemp("cohort")
     for student, (which, _) in PACKED.items():
         path = notebook_file(base / "in" / student, which)

@@ -38,11 +38,7 @@ ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
 SMALL = Limits(memory=700 << 20, processes=40, file_size=8 << 20, disk=16 << 20)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _there_is_a_sandbox():
-    """Without one these tests have nothing to try; where CI runs, that must be noticed."""
-    if why := sandbox.problem():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no sandbox starts here: {why}")
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
 
 @pytest.fixture(params=["forked", "started"])
