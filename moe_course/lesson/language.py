@@ -7,6 +7,7 @@ study = language.load_or_train()            # in notebook 08: the model of 07, e
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import time
@@ -34,7 +35,7 @@ from moe_course.viz import style, training
 
 SNAPSHOTS = (20, 50, 100, 200, 400, 800)
 """The model is stored after so many steps, and after the last one."""
-QUICK_STEPS = 300
+QUICK_STEPS = 150
 SMALL_LIMITS = {"code": 950_000, "technical": 450_000, "names": 150_000, "facts": 150_000}
 """The smallest sizes with which every split has documents of every domain."""
 REDRAW_SECONDS = 10.0
@@ -73,7 +74,9 @@ def train(
     chosen = _recipe(arm, steps)
     folder = _runs() / f"{arm}-{chosen.plan.steps}"
     text = text_of(chosen)
-    if again or not _is_of(folder, chosen, text):
+    if not again and (folder / trial.RECIPE).exists() and not _is_of(folder, chosen, text):
+        _set_aside(folder)
+    elif again or not _is_of(folder, chosen, text):
         _forget(folder)
     if (folder / trial.RESULT).exists():
         print(f"{arm}: trained already, loaded from {folder}. To train anew: again=True.")
@@ -93,7 +96,9 @@ def load_or_train(steps: int | None = None) -> Study:
     steps: how many; by default as many as notebook 08 needs.
     """
     for known in (None, _quick_steps()):
-        if (_runs() / f"moe-{_recipe('moe', known).plan.steps}" / trial.RESULT).exists():
+        chosen = _recipe("moe", known)
+        folder = _runs() / f"moe-{chosen.plan.steps}"
+        if (folder / trial.RESULT).exists() and _is_of(folder, chosen, text_of(chosen)):
             return train("moe", steps=known)
     steps = min(steps or _quick_steps(), _quick_steps())
     print(f"Notebook 07 has trained no model here, so a small one is trained now: {steps} steps.")
@@ -120,7 +125,7 @@ def _text(data: str, level: str, vocab_size: int, small: bool) -> trial.Text:
 
 def recorded(text: trial.Text) -> dict[str, list[recorded_study.Result]]:
     """The recorded runs of the experiment by arm, one for each seed. Prints a note if their text was another."""
-    runs = recorded_study.recorded("main")
+    runs = recorded_study.recorded("arm")
     theirs = {result["corpus"] for result in runs.values()}
     if theirs != {text.corpus.fingerprint}:
         print(
@@ -201,6 +206,14 @@ def _is_of(folder: Path, chosen: recipe.Recipe, text: trial.Text) -> bool:
 def _forget(folder: Path) -> None:
     for path in folder.glob("*"):
         path.unlink()
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep what was trained with another recipe, text or version of the course under a name that is free."""
+    names = (folder.with_name(f"{folder.name}-before{n}") for n in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    folder.rename(aside)
+    print(f"{folder.name} was trained with another recipe or text: kept as {aside.name}, and trained anew.")
 
 
 def _small() -> bool:

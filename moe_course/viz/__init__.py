@@ -87,7 +87,7 @@ _HOME = {
     "serving_explorer": "serving",
     "progress": "training",
     "training_curves": "training",
-    "seed_dots": "training",
+    "directions": "training",
     "paired_gaps": "training",
     "domain_gaps": "training",
     "seed_curves": "clinic",

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from moe_course.viz.style import FAINT, INK, expert_color
 
@@ -50,22 +52,24 @@ def progress(records: Sequence[Mapping[str, Any]], name: str, steps: int) -> Fig
     return fig
 
 
-def training_curves(results: Sequence[Result]) -> Figure:
+def training_curves(results: Sequence[Result], seconds: bool = True) -> Figure:
     """Held-out CE of runs by steps, training FLOPs and processor seconds; runs with the same name have one colour.
 
-    A line ends where its run ended. Seconds can be compared only between runs on the same machine.
+    A line ends where its run ended. seconds: False leaves them out; they can be compared only between runs that
+    were made on one machine under one load.
     """
-    fig, axes = plt.subplots(1, 3, figsize=(8, 3.1), sharey=True)
+    labels = ("steps", "training TFLOPs", "seconds of processor time")[: 3 if seconds else 2]
+    fig, axes = plt.subplots(1, len(labels), figsize=(8, 3.1), sharey=True)
     names = list(dict.fromkeys(result["recipe"]["name"] for result in results))
     colors = _colors(names)
     for result in results:
         name = result["recipe"]["name"]
-        for ax, xs in zip(axes, _axes_of(result), strict=True):
+        for ax, xs in zip(axes, _axes_of(result)[: len(labels)], strict=True):
             ys = [point["held_out_ce"] for point in result["curve"]]
             ax.plot(xs, ys, color=colors[name], lw=1, alpha=0.85)
     last = [point for result in results for point in result["curve"][2:]]
     top = float(np.quantile([point["held_out_ce"] for point in last], 0.9)) if last else None
-    for ax, label in zip(axes, ("steps", "training TFLOPs", "seconds of processor time"), strict=True):
+    for ax, label in zip(axes, labels, strict=True):
         ax.set(xlabel=label, ylim=(None, top))
     axes[0].set_ylabel("held-out CE, nats per token")
     handles = [plt.Line2D([], [], color=colors[name], label=name) for name in names]
@@ -74,23 +78,18 @@ def training_curves(results: Sequence[Result]) -> Figure:
     return fig
 
 
-def seed_dots(by_name: Mapping[str, Sequence[float]], label: str, reference: str | None = None) -> Figure:
-    """A number of each run, one dot for each seed, by name from the largest to the smallest.
-
-    The band is the range of the runs named `reference`: a difference within it may be due to the seed alone.
-    """
-    order = sorted(by_name, key=lambda name: -float(np.median(by_name[name])))
-    fig, ax = plt.subplots(figsize=(7, 0.9 + 0.3 * len(order)))
-    if reference is not None:
-        low, high = min(by_name[reference]), max(by_name[reference])
-        ax.axvspan(low, high, color=FAINT, alpha=0.3, lw=0)
-        outside = sum(not low <= np.median(values) <= high for values in by_name.values())
-        ax.set_title(f"{outside} of {len(order) - 1} lie outside the seeds of {reference}")
-    for y, name in enumerate(order):
-        color = ARM_COLORS["moe"] if name == reference else ARM_COLORS["dense-active"]
-        ax.plot(by_name[name], [y] * len(by_name[name]), "o", color=color, ms=6)
-    ax.set_yticks(range(len(order)), order)
-    ax.set_xlabel(label)
+def directions(matrices: Mapping[str, Tensor]) -> Figure:
+    """The singular values of matrices, each divided by the largest of its matrix, in falling order."""
+    fig, ax = plt.subplots(figsize=(7, 3))
+    shares = {}
+    for (name, matrix_RC), color in zip(matrices.items(), _OTHERS[::-1], strict=False):
+        values = torch.linalg.svdvals(matrix_RC)
+        ax.plot((values / values[0]).numpy(), "o-", ms=3, color=color, label=name)
+        shares[name] = float(values.median() / values[0])
+    ax.set(xlabel="direction, the strongest first", ylabel="length, share of the longest", ylim=(0, 1.05))
+    ax.legend(fontsize=9)
+    flattest = max(shares, key=shares.__getitem__)
+    ax.set_title(f"{flattest}: the median direction is {shares[flattest]:.0%} as long as the longest")
     return fig
 
 

@@ -1,6 +1,7 @@
 """The language model of notebooks 07 and 08, at its small settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,29 @@ def test_a_run_of_another_text_is_not_taken_for_this_one(work, capsys):
     result = json.loads((folder / trial.RESULT).read_text())
     (folder / trial.RESULT).write_text(json.dumps(result | {"corpus": "another"}))
     language.train("dense-active")
-    assert "trained already" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "trained already" not in said
+    assert "kept as dense-active-40-before1" in said
     assert trial.read_result(folder)["corpus"] == result["corpus"]
+    assert trial.read_result(folder.with_name(f"{folder.name}-before1"))["corpus"] == "another"
+
+
+def test_a_model_of_another_recipe_is_kept_and_notebook_08_trains_its_own(work, monkeypatch, capsys):
+    """As after an update of the course that changes the recipe."""
+    before = language.train("moe")
+    monkeypatch.setattr(language, "_recipe", _with_another_rate(language._recipe))
+    assert language.load_or_train().result["recipe"] != before.result["recipe"]
+    assert "a small one is trained now" in capsys.readouterr().out
+    kept = work / home.STATE / "runs" / "moe-40-before1"
+    assert trial.read_result(kept) == json.loads(json.dumps(before.result))
+
+
+def _with_another_rate(chosen_by):
+    def chosen(arm, steps=None):
+        recipe = chosen_by(arm, steps)
+        return replace(recipe, plan=replace(recipe.plan, peak=2 * recipe.plan.peak))
+
+    return chosen
 
 
 def test_an_interrupted_run_goes_on(work, monkeypatch):
@@ -93,7 +115,7 @@ def test_recorded_runs_of_another_text_are_said_to_be(work, capsys, monkeypatch)
     text = language.text_of(language._recipe("moe"))
     by_arm = language.recorded(text)
     assert "Compare gaps, not losses" in capsys.readouterr().out
-    record = study.recorded("main")
+    record = study.recorded("arm")
     assert sum(map(len, by_arm.values())) == len(record)
     same = {name: {**result, "corpus": text.corpus.fingerprint} for name, result in record.items()}
     monkeypatch.setattr(study, "recorded", lambda kind: same)

@@ -707,18 +707,18 @@ class TestBench:
 class TestStudy:
     def test_the_runs_differ_in_what_their_names_say(self):
         runs = study.recipes()
-        assert runs["main-moe-1"].plan.seed == 1
-        assert len({r.tokens for name, r in runs.items() if name.startswith("main")}) == 1
+        assert runs["arm-moe-1"].plan.seed == 1
+        assert len({run.tokens for name, run in runs.items() if name.startswith("arm")}) == 1
         for name, run in runs.items():
             if name.startswith("change"):
                 changed = replace(run, name="moe", plan=replace(run.plan, seed=0))
                 assert (changed == runs["change-moe 0"]) == name.startswith("change-moe")
-            if name.startswith("vary-moe"):
-                assert replace(run, plan=runs["vary-moe 0"].plan) == runs["vary-moe 0"]
-            elif name.startswith("vary"):
-                assert run.name == name.removeprefix("vary-")
-                assert replace(run, name="moe") != runs["vary-moe 0"]
-                assert (run.plan.seed, run.plan.peak) == (0, study.SHORT_RATE)
+
+    def test_the_preset_is_that_of_the_compared_runs(self):
+        """What a learner trains in notebook 07 is one of them."""
+        runs = study.recipes()
+        for arm in ARMS:
+            assert recipe.recipe("cpu", arm, seed=3) == runs[f"arm-{arm}-3"]
 
     def test_records_are_of_the_runs_as_they_are_now(self):
         runs = study.recipes()
@@ -734,13 +734,13 @@ class TestStudy:
             return {"ce": 1.0}
 
         monkeypatch.setattr(trial, "run_recipe", run)
-        names = ["main-moe-0", "vary-top-1"]
+        names = ["arm-moe-0", "change-top-1 2"]
         study.run_missing(names[:1], tmp_path / "runs", tmp_path / "records", say=lambda line: None)
         study.run_missing(names, tmp_path / "runs", tmp_path / "records", say=lambda line: None)
         assert done == names
-        assert json.loads((tmp_path / "records" / "main-moe-0.json").read_text()) == {"ce": 1.0}
-        with pytest.raises(ValueError, match="'main-moe-9'"):
-            study.run_missing(["main-moe-9"], tmp_path / "runs", tmp_path / "records")
+        assert json.loads((tmp_path / "records" / "arm-moe-0.json").read_text()) == {"ce": 1.0}
+        with pytest.raises(ValueError, match="'arm-moe-9'"):
+            study.run_missing(["arm-moe-9"], tmp_path / "runs", tmp_path / "records")
 
 
 def contents(folder):

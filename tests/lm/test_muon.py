@@ -4,8 +4,14 @@ import pytest
 import torch
 from small import assert_identical, batch, make, plan, weights
 
+from moe_course.config import MoEConfig
+from moe_course.lesson.language import SMALL_LIMITS
+from moe_course.lm import LMConfig, TrainConfig, Transformer, batches
+from moe_course.lm.corpus import build
+from moe_course.lm.corpus.tokenizer import train_tokenizer
+from moe_course.lm.experiment.trial import Text, joined
 from moe_course.lm.training.muon import Muon, Together, orthogonalize
-from moe_course.lm.training.step import make_optimizer
+from moe_course.lm.training.step import learning_rate, make_optimizer
 from moe_course.lm.training.trainer import train, update
 
 
@@ -169,3 +175,26 @@ def test_a_frozen_matrix_stays():
     after = weights(model)
     stayed = {name for name in before if torch.equal(before[name], after[name])}
     assert stayed == {"blocks.1.ffn.w_up"}
+
+
+@pytest.mark.slow
+def test_what_notebook_07_finds_on_eight_seeds_holds_on_three():
+    """Muon ends below AdamW with the same rate for the embeddings, each at its best rate of the notebook."""
+    corpus = build.load("default", SMALL_LIMITS)
+    line = Text(corpus, train_tokenizer(corpus, 1024)).line("train")
+    experts = MoEConfig(d_model=32, d_ff=32, num_experts=8, top_k=2)
+    config = LMConfig(vocab_size=1024, d_model=32, num_layers=2, num_heads=2, context=32, ffn=experts)
+
+    def ended(seed, **recipe):
+        plan = TrainConfig(steps=150, warmup=15, embedding_peak=1e-2, bf16=False, **recipe)
+        model = Transformer(config, torch.Generator().manual_seed(seed))
+        optimizer, losses = make_optimizer(model, plan), []
+        for step, found in zip(range(plan.steps), batches(line, 8, 32, seed=seed), strict=False):
+            rate = learning_rate(step, plan.peak, plan.warmup, plan.steps, plan.floor)
+            numbers, *_ = update(model, optimizer, joined(found), plan, rate)
+            losses.append(numbers["ce"])
+        return sum(losses[-15:])
+
+    for seed in range(3):
+        muon = ended(seed, peak=1e-2, floor=1e-3, optimizer="muon", muon_iterations=3)
+        assert muon < ended(seed, peak=3e-3, floor=3e-4)

@@ -56,18 +56,13 @@ class TestCurves:
         assert list(xs[2]) == [20, 40, 60, 80]
         assert fig.get_suptitle() == "Test CE: moe 3.000, dense-active 3.500"
 
+    def test_seconds_of_other_machines_are_left_out(self):
+        fig = training.training_curves([result("moe", 0, 3.0)], seconds=False)
+        assert [ax.get_xlabel() for ax in fig.axes] == ["steps", "training TFLOPs"]
+
     def test_the_order_in_the_title_is_that_of_the_losses(self):
         runs = [result("moe", seed, 3.6 + seed / 10) for seed in (0, 2)] + [result("dense-active", 0, 3.5)]
         assert training.training_curves(runs).get_suptitle() == "Test CE: dense-active 3.500, moe 3.700"
-
-
-class TestDots:
-    def test_the_claim_counts_who_leaves_the_band(self):
-        fig = training.seed_dots(
-            {"moe": [3.0, 3.2], "in": [3.1], "above": [3.3], "below": [2.9]}, "CE", "moe"
-        )
-        assert title(fig.axes[0]) == "2 of 3 lie outside the seeds of moe"
-        assert fig.axes[0].get_yticklabels()[0].get_text() == "above"
 
 
 class TestPairedGaps:

@@ -44,4 +44,6 @@ class Paired:
 
 def paired(worse: Iterable[study.Result], better: Iterable[study.Result], what: str = "ce") -> Paired:
     """How much lower `better` is than `worse` on each seed that both have."""
-    return Paired(tuple(study.gaps(worse, better, what)))
+    seeds = [{r["recipe"]["plan"]["seed"]: r[what] for r in results} for results in (worse, better)]
+    both = sorted(seeds[0].keys() & seeds[1].keys())
+    return Paired(tuple(seeds[0][seed] - seeds[1][seed] for seed in both))

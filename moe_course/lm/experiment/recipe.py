@@ -80,7 +80,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(  # `study` says how its learning rate was found
+    "cpu": Preset(  # that of the experiment; docs/results.md says how its learning rate was found
         measured=True,
         vocab_size=1024,
         d_model=96,
@@ -90,8 +90,18 @@ PRESETS = {
         d_ff=256,
         num_experts=8,
         top_k=2,
-        batch_size=16,
-        plan=TrainConfig(steps=1000, peak=3e-3, warmup=50, save_every=250, eval_every=50, bf16=False),
+        batch_size=32,
+        plan=TrainConfig(
+            steps=1000,
+            peak=1.2e-2,
+            warmup=50,
+            save_every=250,
+            eval_every=50,
+            bf16=False,
+            optimizer="muon",
+            muon_iterations=3,
+            embedding_peak=1e-2,
+        ),
     ),
     "t4": Preset(  # float32: a T4 has no bfloat16; 16 GB
         measured=False,

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from moe_course.lm.experiment import deciding_page, study
-from moe_course.lm.experiment.deciding_page import peak, ranged
-from moe_course.lm.experiment.recipe import ARMS, Recipe
+from moe_course.lm.experiment import study
+from moe_course.lm.experiment.paired import paired
+from moe_course.lm.experiment.recipe import ARMS, Recipe, recipe
 from moe_course.tables import markdown_table
 
 Result = Mapping[str, Any]
+
+PAIRS = (("dense-active", "moe"), ("dense-active", "dense-total"), ("dense-total", "moe"))
 
 HEAD = """# What the experiment showed
 
@@ -24,13 +26,12 @@ each arm's learning rate, the loss measured on documents that no run has seen. C
 per byte.
 """
 
-REGISTERED = """## Registered before its runs: the experiment that shall decide
+REGISTERED = """## The rule, registered before the runs
 
-The experiment above does not decide: with AdamW and three seeds the mixture's own seeds differ as much as the arms
-do. The next one is fixed here before its compared runs are done; its records appear beside the others as they come.
+Fixed and published before the compared runs were done.
 
-- **Arms**: moe, dense-active and dense-total as above. Muon for the matrices (three Newton–Schulz iterations), AdamW
-  for embeddings (peak rate 0.01), routers and gains; {tokens:.1f}M tokens in {steps:,} steps of {batch} sequences.
+- **Arms**: Muon for the matrices (three Newton–Schulz iterations), AdamW for embeddings (peak rate 0.01), routers and
+  gains; {tokens:.1f}M tokens in {steps:,} steps of {batch} sequences.
 - **Rates**: each arm tries {rates} in {short:,} steps, then the best of them and half of it at full length, with seed
   {seed}, which no comparison uses. The lower loss on the *validation* split decides.
 - **Compared**: five seeds ({seeds}), paired: on one seed all arms see the same batches. Reported are the mean of the
@@ -40,43 +41,31 @@ do. The next one is fixed here before its compared runs are done; its records ap
   get the same within 1 %, with a rate chosen for that length in the same way, and are judged by the same rule.
 - **One thing changed**: runs of {short:,} steps on seeds {three}, each against the plain mixture of the same seed;
   the interval has two degrees of freedom, so only large effects can be told from none.
-- Whatever comes out is published here, and notebook 07 then says what this page says.
-
-Records so far: {done}.
 """
 
 
 def markdown() -> str:
     """The whole page."""
-    tune, main, clock, vary = (
-        study.by_arm(study.recorded(kind).values()) for kind in ("tune", "main", "clock", "vary")
+    rate, whole, arm, time, change = (
+        study.by_arm(study.recorded(kind).values()) for kind in ("rate", "whole", "arm", "time", "change")
     )
-    parts = [
-        HEAD,
-        _setting(main["moe"][0]),
-        _tuned(tune, main),
-        _arms(main),
-        _domains(main),
-        _clock(main, clock),
-    ]
-    return "\n".join(filter(None, [*parts, _varied(vary), _registered(), deciding_page.markdown()]))
+    first = arm["moe"][0]
+    return "\n".join(
+        [HEAD, _setting(first), _registered(), _rates(rate, whole), _arms(arm), _time(time), _changes(change)]
+    )
 
 
 def _registered() -> str:
-    runs = study.deciding_recipes()
-    first = next(iter(runs.values()))
-    kinds = list(dict.fromkeys(name.partition("-")[0] for name in runs))
-    counts = {kind: len(study.recorded(kind)) for kind in kinds}
+    one = recipe("cpu", "moe")
     return REGISTERED.format(
-        tokens=study.MUON_STEPS * first.batch_size * first.model.context / 1e6,
-        steps=study.MUON_STEPS,
-        batch=first.batch_size,
-        rates=_words(f"{rate:g}" for rate in study.MUON_RATES),
+        tokens=one.tokens / 1e6,
+        steps=study.STEPS,
+        batch=one.batch_size,
+        rates=_words(f"{rate:g}" for rate in study.RATES),
         short=study.SHORT_STEPS,
         seed=study.TUNING_SEED,
-        seeds=_words(map(str, study.FIVE_SEEDS)),
-        three=_words(map(str, study.SEEDS)),
-        done=", ".join(f"{count} of kind “{kind}”" for kind, count in counts.items() if count) or "none",
+        seeds=_words(map(str, study.SEEDS)),
+        three=_words(map(str, study.CHANGE_SEEDS)),
     )
 
 
@@ -97,145 +86,154 @@ def _setting(result: Result) -> str:
     )
 
 
-def _tuned(tune: Mapping[str, Sequence[Result]], main: Mapping[str, Sequence[Result]]) -> str:
-    """CE by peak rate: first of short runs, then of full-length runs on the first seed, the main runs included."""
-    lines = ["## The learning rate of each arm", "", "CE by peak rate; in bold the lowest of the arm.", ""]
-    titles = {_steps(tune["moe"][-1]): "short runs", _steps(main["moe"][0]): "whole runs"}
-    for steps, title in titles.items():
-        by_arm = {arm: _by_rate([*tune[arm], *main[arm]], steps) for arm in tune}
-        rates = sorted({rate for losses in by_arm.values() for rate in losses})
-        rows = [[arm, *(_bold_if_least(losses, rate) for rate in rates)] for arm, losses in by_arm.items()]
-        lines += [_table([f"{title}, {steps:,} steps", *(f"{rate:g}" for rate in rates)], rows)]
-    high = [r for r in tune["moe"] if _steps(r) == _steps(main["moe"][0])]
-    lines += [
-        f"All arms take {peak(main['moe'][0]):g}: for whole runs the best, or within a hundredth of it. "
-        f"At {peak(high[0]):g} the mixture's seeds came to {_list(r['ce'] for r in high)}, at "
-        f"{peak(main['moe'][0]):g} to {_list(r['ce'] for r in main['moe'])}.",
-        "",
+def _rates(short: Mapping[str, Sequence[Result]], whole: Mapping[str, Sequence[Result]]) -> str:
+    tables = []
+    for title, runs in (("short runs", short), ("whole runs", whole)):
+        rates = sorted({peak(result) for results in runs.values() for result in results})
+        rows = []
+        for arm in ARMS:
+            losses = {peak(result): result["curve"][-1]["held_out_ce"] for result in runs[arm]}
+            best = min(losses.values())
+            shown = [f"{losses[rate]:.4f}" for rate in rates]
+            rows.append([arm, *(f"**{text}**" if float(text) == round(best, 4) else text for text in shown)])
+        steps = runs["moe"][0]["recipe"]["plan"]["steps"]
+        tables.append(markdown_table([f"{title}, {steps:,} steps", *(f"{rate:g}" for rate in rates)], rows))
+    edge = [arm for arm in ARMS if study.CHOSEN[arm] == max(study.RATES)]
+    said = f"The highest rate that was registered is the best of {', '.join(edge)}: a higher one may be better still."
+    lines = [
+        "## The learning rate of each arm",
+        "Validation CE by peak rate; in bold the lowest of the arm.",
+        *tables,
     ]
-    return "\n".join(lines)
+    return "\n\n".join([*lines, *([said] if edge else [])]) + "\n"
 
 
-def _by_rate(results: Iterable[Result], steps: int) -> dict[float, float]:
-    """The CE of the first seed at each rate."""
-    found: dict[float, float] = {}
-    for result in results:
-        if _steps(result) == steps:
-            found.setdefault(peak(result), result["ce"])
-    return found
-
-
-def _steps(result: Result) -> int:
-    return int(result["recipe"]["plan"]["steps"])
-
-
-def _bold_if_least(losses: Mapping[float, float], rate: float) -> str:
-    if rate not in losses:
-        return ""
-    return f"**{losses[rate]:.4f}**" if losses[rate] == min(losses.values()) else f"{losses[rate]:.4f}"
-
-
-def _arms(main: Mapping[str, Sequence[Result]]) -> str:
-    base = mean(_seconds(r) for r in main["dense-active"])
+def _arms(arms: Mapping[str, Sequence[Result]]) -> str:
     rows = [
         [
             arm,
-            f"{main[arm][0]['params']['active']:,}",
-            f"{main[arm][0]['params']['total']:,}",
-            f"{main[arm][0]['flops_per_token'] / 1e6:.2f}",
-            ranged([r["ce"] for r in main[arm]], 4),
-            ranged([r["bpb"] for r in main[arm]], 4),
-            ranged([100 * r["recall"] for r in main[arm]], 1),
-            f"{mean(_seconds(r) for r in main[arm]) / base:.2f}",
+            f"{arms[arm][0]['params']['active']:,}",
+            f"{arms[arm][0]['params']['total']:,}",
+            f"{arms[arm][0]['flops_per_token'] / 1e6:.2f}",
+            ranged([r["ce"] for r in arms[arm]], 4),
+            ranged([r["bpb"] for r in arms[arm]], 4),
+            ranged([100 * r["recall"] for r in arms[arm]], 1),
         ]
         for arm in ARMS
     ]
-    names = ["", "active", "total", "MFLOPs a token", "CE", "bpb", "facts recalled, %", "seconds"]
-    lines = [
-        "## The arms",
-        "",
-        f"Mean over {len(main['moe'])} seeds, and in brackets the lowest and the highest. Seconds are relative to "
-        "dense-active. Guessing recalls 25 %.",
-        "",
-        _table(names, rows),
-    ]
-    for worse, better in (("dense-active", "moe"), ("dense-active", "dense-total"), ("dense-total", "moe")):
-        gained = study.gaps(main[worse], main[better])
-        widest = max(study.spread(main[worse]), study.spread(main[better]))
-        beyond = min(abs(g) for g in gained) > widest and len({g > 0 for g in gained}) == 1
-        lines.append(
-            f"- {better} against {worse}: CE lower by {_list(gained)} on the seeds; the wider range over seeds is "
-            f"{widest:.4f}, so this is {'more' if beyond else 'not surely more'} than a difference of seeds."
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _domains(main: Mapping[str, Sequence[Result]]) -> str:
-    domains = list(main["moe"][0]["by_domain"])
-    rows = [
-        [arm, *(ranged([r["by_domain"][domain]["bpb"] for r in main[arm]], 3) for domain in domains)]
+    domains = list(arms["moe"][0]["by_domain"])
+    by_domain = [
+        [arm, *(ranged([r["by_domain"][domain]["bpb"] for r in arms[arm]], 3) for domain in domains)]
         for arm in ARMS
     ]
-    return "## By domain\n\nbpb on the test documents.\n\n" + _table(["", *domains], rows)
-
-
-def _clock(main: Mapping[str, Sequence[Result]], clock: Mapping[str, Sequence[Result]]) -> str:
-    lines = ["## By the clock", ""]
-    if not clock:
-        return "\n".join([*lines, "Not done yet.", ""])
-    results = clock["moe by the clock"]
-    steps = _steps(results[0])
-    seconds = mean(_seconds(r) for r in results) / mean(_seconds(r) for r in main["dense-active"])
-    gained = study.gaps(main["dense-active"], results)
-    lines += [
-        f"The mixture again with {steps:,} steps, and a learning rate that comes down by then: {seconds:.2f} of the "
-        f"processor time that dense-active takes. CE {ranged([r['ce'] for r in results], 4)}: lower than "
-        f"dense-active's by {_list(gained)}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _varied(vary: Mapping[str, Sequence[Result]]) -> str:
-    others = dict(vary)
-    moe = others.pop("moe")
-    rows = [_row("nothing: 8 experts, top-2, balancing loss", moe[0], moe[0])]
-    rows += [
-        _row(name, results[0], moe[0])
-        for name, results in sorted(others.items(), key=lambda item: item[1][0]["ce"])
-    ]
-    names = ["Changed", "active", "total", "CE", "against moe", "max violation", "dropped, %", "seconds"]
-    return (
-        "## One thing changed\n\n"
-        f"Short runs of {_steps(moe[0])} steps at {peak(moe[0]):g}, on the first seed. The mixture as it is comes "
-        f"to {_list(r['ce'] for r in moe)} on three seeds, a range of {study.spread(moe):.4f}: less than that "
-        "means nothing. Max violation: of the last batch, in the layer where it is highest.\n\n"
-        + _table(names, rows)
+    return "\n".join(
+        [
+            "## The arms",
+            "",
+            f"Test split, mean over {len(arms['moe'])} seeds, and in brackets the lowest and the highest. Guessing "
+            "recalls 25 %.",
+            "",
+            markdown_table(["", "active", "total", "MFLOPs a token", "CE", "bpb", "facts recalled, %"], rows),
+            "",
+            *_judgements(arms, PAIRS),
+            "",
+            "bpb by domain:",
+            "",
+            markdown_table(["", *domains], by_domain),
+            "",
+        ]
     )
 
 
-def _row(name: str, result: Result, base: Result) -> list[str]:
-    last = result["curve"][-1]
-    violation = max(max(load) * len(load) - 1 for load in last["load_LE"])
+def _time(by_clock: Mapping[str, Sequence[Result]]) -> str:
+    compared = study.raced(by_clock)
+    seconds = {arm: mean(r["curve"][-1]["cpu_seconds"] for r in results) for arm, results in compared.items()}
+    steps = {arm: results[0]["recipe"]["plan"]["steps"] for arm, results in compared.items()}
+    rows = [
+        [
+            arm,
+            f"{steps[arm]:,}",
+            f"{seconds[arm] / seconds['dense-active']:.3f}",
+            ranged([r["ce"] for r in compared[arm]], 4),
+            ranged([100 * r["recall"] for r in compared[arm]], 1),
+        ]
+        for arm in ARMS
+    ]
+    return "\n".join(
+        [
+            "## In equal processor time",
+            "",
+            "How many steps fit was measured before, on steps of each arm in turns. Processor time is what the runs "
+            "took, two at a time on two cores, as a share of dense-active's.",
+            "",
+            markdown_table(["", "steps", "processor time", "CE", "facts recalled, %"], rows),
+            "",
+            *_judgements(compared, PAIRS),
+            "",
+        ]
+    )
+
+
+def _changes(changes: Mapping[str, Sequence[Result]]) -> str:
+    plain = changes["moe"]
+    gaps = {name: paired(plain, results) for name, results in changes.items() if name != "moe"}
+    rows = [["nothing", *_of_a_change(plain), "", ""]]
+    rows += [
+        [
+            name,
+            *_of_a_change(changes[name]),
+            f"{-gap.mean:+.4f} ± {gap.half_width:.4f}",
+            ("lower" if gap.mean > 0 else "higher") if gap.decided else "open",
+        ]
+        for name, gap in sorted(gaps.items(), key=lambda item: -item[1].mean)
+    ]
+    head = ["Changed", "active", "total", "max violation", "dropped, %", "CE", "against moe", "judged"]
+    return "\n".join(
+        [
+            "## One thing changed",
+            "",
+            f"Runs of {plain[0]['recipe']['plan']['steps']:,} steps on {len(plain)} seeds, all at the rate of the "
+            "plain mixture, dense-active at its own: what another rate would do is not tried. Max violation: of the "
+            "last batch, in the layer where it is highest; mean over the seeds, as all other numbers.",
+            "",
+            markdown_table(head, rows),
+            "",
+        ]
+    )
+
+
+def _of_a_change(results: Sequence[Result]) -> list[str]:
+    """Sizes, balance and loss of the runs with one thing changed."""
+    ends = [result["curve"][-1] for result in results]
+    violations = [max_violation(end) for end in ends if end["load_LE"]]
     return [
-        name,
-        f"{result['params']['active']:,}",
-        f"{result['params']['total']:,}",
-        f"{result['ce']:.4f}",
-        "" if result is base else f"{result['ce'] - base['ce']:+.4f}",
-        f"{violation:.2f}",
-        f"{100 * last['drop_rate']:.1f}",
-        f"{_seconds(result) / _seconds(base):.2f}",
+        f"{results[0]['params']['active']:,}",
+        f"{results[0]['params']['total']:,}",
+        f"{mean(violations):.2f}" if violations else "",
+        f"{100 * mean(end['drop_rate'] for end in ends):.1f}" if violations else "",
+        f"{mean(result['ce'] for result in results):.4f}",
     ]
 
 
-def _seconds(result: Result) -> float:
-    return float(result["curve"][-1]["cpu_seconds"])
+def max_violation(point: Result) -> float:
+    """That of a point of a curve, in the layer where it is highest."""
+    return float(max(max(load_E) * len(load_E) - 1 for load_E in point["load_LE"]))
 
 
-def _list(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
+def _judgements(arms: Mapping[str, Sequence[Result]], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    lines = []
+    for worse, better in pairs:
+        found = paired(arms[worse], arms[better])
+        verdict = ("better" if found.mean > 0 else "worse") if found.decided else "open"
+        lines.append(f"- {better} lower than {worse} by {found}: **{verdict}**.")
+    return lines
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return markdown_table(head, rows) + "\n"
+def peak(result: Result) -> float:
+    """The peak learning rate of a run."""
+    return float(result["recipe"]["plan"]["peak"])
+
+
+def ranged(values: Sequence[float], digits: int) -> str:
+    """The mean, and in brackets the lowest and the highest."""
+    return f"{mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
