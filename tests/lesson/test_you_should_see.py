@@ -13,7 +13,7 @@ SEEDS = (0, 1, 2)
 def test_02_a_slower_router_is_no_clear_winner():
     slow = tiny.TinyConfig(router_learning_rate=0.3)
     runs = [(tiny.train(switch_gate, seed, slow), tiny.train(switch_gate, seed)) for seed in SEEDS]
-    assert all(0.24 < slow.router_moved / usual.router_moved < 0.42 for slow, usual in runs)
+    assert all(0.23 < slow.router_moved / usual.router_moved < 0.37 for slow, usual in runs)
     assert all(0.075 < slow.final_loss < 0.165 for slow, _ in runs)
     assert all(0.045 < usual.final_loss < 0.225 for _, usual in runs)
     assert len({slow.final_loss < usual.final_loss for slow, usual in runs}) == 2
