@@ -150,7 +150,9 @@ def _time(by_clock: Mapping[str, Sequence[Result]]) -> str:
     seconds = {arm: mean(r["curve"][-1]["cpu_seconds"] for r in results) for arm, results in compared.items()}
     steps = {arm: results[0]["recipe"]["plan"]["steps"] for arm, results in compared.items()}
     apart = max(abs(taken / seconds["dense-active"] - 1) for taken in seconds.values())
-    missed = f" The rule asked for 1 %; the machine was less even, and they are up to {100 * apart:.0f} % apart."
+    missed = (
+        f" The rule asked for 1 %; the machine was less even, and they are up to {100 * apart:.0f} % apart."
+    )
     rows = [
         [
             arm,
@@ -208,7 +210,7 @@ def _changes(changes: Mapping[str, Sequence[Result]]) -> str:
 def _of_a_change(results: Sequence[Result]) -> list[str]:
     """Sizes, balance and loss of the runs with one thing changed."""
     ends = [result["curve"][-1] for result in results]
-    violations = [max_violation(end) for end in ends if end["load_LE"]]
+    violations = [worst_violation(end) for end in ends if end["load_LE"]]
     return [
         f"{results[0]['params']['active']:,}",
         f"{results[0]['params']['total']:,}",
@@ -218,7 +220,7 @@ def _of_a_change(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def max_violation(point: Result) -> float:
+def worst_violation(point: Result) -> float:
     """That of a point of a curve, in the layer where it is highest."""
     return float(max(max(load_E) * len(load_E) - 1 for load_E in point["load_LE"]))
 
