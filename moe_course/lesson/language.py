@@ -74,10 +74,10 @@ def train(
     chosen = _recipe(arm, steps)
     folder = _runs() / f"{arm}-{chosen.plan.steps}"
     text = text_of(chosen)
-    if not again and (folder / trial.RECIPE).exists() and not _is_of(folder, chosen, text):
-        _set_aside(folder)
-    elif again or not _is_of(folder, chosen, text):
+    if again:
         _forget(folder)
+    elif any(folder.glob("[!.]*")) and not _is_of(folder, chosen, text):
+        _set_aside(folder)
     if (folder / trial.RESULT).exists():
         print(f"{arm}: trained already, loaded from {folder}. To train anew: again=True.")
         return _study(folder, text, trial.read_result(folder))
@@ -209,11 +209,11 @@ def _forget(folder: Path) -> None:
 
 
 def _set_aside(folder: Path) -> None:
-    """Keep what was trained with another recipe, text or version of the course under a name that is free."""
+    """Keep under a free name what has another recipe or text, is of another version of the course, or is damaged."""
     names = (folder.with_name(f"{folder.name}-before{n}") for n in itertools.count(1))
     aside = next(name for name in names if not name.exists())
     folder.rename(aside)
-    print(f"{folder.name} was trained with another recipe or text: kept as {aside.name}, and trained anew.")
+    print(f"{folder.name} is damaged, or has another recipe or text: kept as {aside.name}, and trained anew.")
 
 
 def _small() -> bool:

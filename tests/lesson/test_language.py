@@ -66,6 +66,16 @@ def test_a_run_of_another_text_is_not_taken_for_this_one(work, capsys):
     assert trial.read_result(folder.with_name(f"{folder.name}-before1"))["corpus"] == "another"
 
 
+def test_a_damaged_run_is_kept_and_does_not_stop_the_next(work, capsys):
+    folder = work / home.STATE / "runs" / "dense-active-40"
+    language.train("dense-active")
+    (folder / trial.RECIPE).unlink()
+    language.train("dense-active")
+    assert "kept as dense-active-40-before1" in capsys.readouterr().out
+    assert (folder / trial.RESULT).exists()
+    assert (folder.with_name("dense-active-40-before1") / trial.RESULT).exists()
+
+
 def test_a_model_of_another_recipe_is_kept_and_notebook_08_trains_its_own(work, monkeypatch, capsys):
     """As after an update of the course that changes the recipe."""
     before = language.train("moe")

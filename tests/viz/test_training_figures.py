@@ -1,6 +1,7 @@
 """Figures of a run and of the experiment: they draw what they are given, and their titles are computed from it."""
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from moe_course.lm.experiment.paired import Paired
@@ -63,6 +64,14 @@ class TestCurves:
     def test_the_order_in_the_title_is_that_of_the_losses(self):
         runs = [result("moe", seed, 3.6 + seed / 10) for seed in (0, 2)] + [result("dense-active", 0, 3.5)]
         assert training.training_curves(runs).get_suptitle() == "Test CE: dense-active 3.500, moe 3.700"
+
+
+def test_directions_are_sorted_shares_of_the_longest():
+    matrices = {"steep": torch.diag(torch.tensor([1.0, 4.0, 0.0])), "flat": 3 * torch.eye(3)}
+    (ax,) = training.directions(matrices).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+    assert lines == {"steep": [1.0, 0.25, 0.0], "flat": [1.0, 1.0, 1.0]}
+    assert title(ax) == "flat: the median direction is 100% as long as the longest"
 
 
 class TestPairedGaps:

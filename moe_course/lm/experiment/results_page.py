@@ -49,9 +49,11 @@ def markdown() -> str:
     rate, whole, arm, time, change = (
         study.by_arm(study.recorded(kind).values()) for kind in ("rate", "whole", "arm", "time", "change")
     )
-    first = arm["moe"][0]
+    kinds = (rate, whole, arm, time, change)
+    runs = [result for kind in kinds for results in kind.values() for result in results]
+    setting = _setting(arm["moe"][0], len(runs), sum(map(_seconds, runs)))
     return "\n".join(
-        [HEAD, _setting(first), _registered(), _rates(rate, whole), _arms(arm), _time(time), _changes(change)]
+        [HEAD, setting, _registered(), _rates(rate, whole), _arms(arm), _time(time), _changes(change)]
     )
 
 
@@ -74,25 +76,25 @@ def _words(items: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}"
 
 
-def _setting(result: Result) -> str:
+def _setting(result: Result, runs: int, seconds: float) -> str:
     recipe, machine = Recipe.from_dict(result["recipe"]), result["machine"]
     model = recipe.model
     return (
         f"{model.num_layers} layers of width {model.d_model}, context {model.context}, vocabulary "
         f"{model.vocab_size:,}; {recipe.plan.steps:,} steps of {recipe.batch_size} sequences, "
         f"{recipe.tokens / 1e6:.2f}M tokens. Corpus {result['corpus'][:8]}. {machine['threads']} thread of a shared "
-        f"{machine['processor']} machine, PyTorch {machine['torch']}, Python {machine['python']}; seconds are those "
-        "of the processor, which other work on the machine lengthens less than those of the clock.\n"
+        f"{machine['processor']} machine, PyTorch {machine['torch']}, Python {machine['python']}; the {runs} "
+        f"runs together took {seconds / 3600:.1f} hours of processor time.\n"
     )
 
 
 def _rates(short: Mapping[str, Sequence[Result]], whole: Mapping[str, Sequence[Result]]) -> str:
     tables = []
     for title, runs in (("short runs", short), ("whole runs", whole)):
-        rates = sorted({peak(result) for results in runs.values() for result in results})
+        rates = sorted({_peak(result) for results in runs.values() for result in results})
         rows = []
         for arm in ARMS:
-            losses = {peak(result): result["curve"][-1]["held_out_ce"] for result in runs[arm]}
+            losses = {_peak(result): result["curve"][-1]["held_out_ce"] for result in runs[arm]}
             best = min(losses.values())
             shown = [f"{losses[rate]:.4f}" for rate in rates]
             rows.append([arm, *(f"**{text}**" if float(text) == round(best, 4) else text for text in shown)])
@@ -115,15 +117,15 @@ def _arms(arms: Mapping[str, Sequence[Result]]) -> str:
             f"{arms[arm][0]['params']['active']:,}",
             f"{arms[arm][0]['params']['total']:,}",
             f"{arms[arm][0]['flops_per_token'] / 1e6:.2f}",
-            ranged([r["ce"] for r in arms[arm]], 4),
-            ranged([r["bpb"] for r in arms[arm]], 4),
-            ranged([100 * r["recall"] for r in arms[arm]], 1),
+            _ranged([r["ce"] for r in arms[arm]], 4),
+            _ranged([r["bpb"] for r in arms[arm]], 4),
+            _ranged([100 * r["recall"] for r in arms[arm]], 1),
         ]
         for arm in ARMS
     ]
     domains = list(arms["moe"][0]["by_domain"])
     by_domain = [
-        [arm, *(ranged([r["by_domain"][domain]["bpb"] for r in arms[arm]], 3) for domain in domains)]
+        [arm, *(_ranged([r["by_domain"][domain]["bpb"] for r in arms[arm]], 3) for domain in domains)]
         for arm in ARMS
     ]
     return "\n".join(
@@ -147,7 +149,7 @@ def _arms(arms: Mapping[str, Sequence[Result]]) -> str:
 
 def _time(by_clock: Mapping[str, Sequence[Result]]) -> str:
     compared = study.raced(by_clock)
-    seconds = {arm: mean(r["curve"][-1]["cpu_seconds"] for r in results) for arm, results in compared.items()}
+    seconds = {arm: mean(map(_seconds, results)) for arm, results in compared.items()}
     steps = {arm: results[0]["recipe"]["plan"]["steps"] for arm, results in compared.items()}
     apart = max(abs(taken / seconds["dense-active"] - 1) for taken in seconds.values())
     missed = (
@@ -158,8 +160,8 @@ def _time(by_clock: Mapping[str, Sequence[Result]]) -> str:
             arm,
             f"{steps[arm]:,}",
             f"{seconds[arm] / seconds['dense-active']:.3f}",
-            ranged([r["ce"] for r in compared[arm]], 4),
-            ranged([100 * r["recall"] for r in compared[arm]], 1),
+            _ranged([r["ce"] for r in compared[arm]], 4),
+            _ranged([100 * r["recall"] for r in compared[arm]], 1),
         ]
         for arm in ARMS
     ]
@@ -234,11 +236,16 @@ def _judgements(arms: Mapping[str, Sequence[Result]], pairs: Iterable[tuple[str,
     return lines
 
 
-def peak(result: Result) -> float:
+def _peak(result: Result) -> float:
     """The peak learning rate of a run."""
     return float(result["recipe"]["plan"]["peak"])
 
 
-def ranged(values: Sequence[float], digits: int) -> str:
+def _seconds(result: Result) -> float:
+    """The processor time of a run's training."""
+    return float(result["curve"][-1]["cpu_seconds"])
+
+
+def _ranged(values: Sequence[float], digits: int) -> str:
     """The mean, and in brackets the lowest and the highest."""
     return f"{mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
