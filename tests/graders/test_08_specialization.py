@@ -238,10 +238,10 @@ class PValues:
         expect(whole, f"p = {p} is not (1 + count) / (1 + {rounds}) for {counts}", given)
         return round(count)
 
-    def p_value(self, subject, args, rng):
-        """The count behind the p-value of `args`, and how to show the case."""
-        given = named(TOKENS, args)
-        out = run(
+    @staticmethod
+    def call(subject, args, rng):
+        """One call with a generator of its own."""
+        return run(
             subject,
             "permutation_p_value",
             call_with_generator,
@@ -249,7 +249,11 @@ class PValues:
             args,
             seed=whole(rng, 0, 10**6),
         )
-        return self.as_good(returned(out, given)[0], args[-1], given), given
+
+    def p_value(self, subject, args, rng):
+        """The count behind the p-value of `args`, and how to show the case."""
+        given = named(TOKENS, args)
+        return self.as_good(returned(self.call(subject, args, rng), given)[0], args[-1], given), given
 
     def share(self, subject, args, least, most, rng):
         """The count is plausible, if a shuffle counts with a probability between `least` and `most`."""
@@ -377,18 +381,13 @@ class TestPermutationPValue(PValues):
         args = self.null(8, 2, 3, rng)
         tails = right.tails(*args[:3])
         args = (*(strided(column_T) for column_T in args[:3]), *args[3:], 200)
-        out = run(
-            subject,
-            "permutation_p_value",
-            call_with_generator,
-            "permutation_p_value",
-            args,
-            seed=whole(rng, 0, 10**6),
-        )
-        self.as_good(returned(out, named(TOKENS, args))[0], args[-1], named(TOKENS, args))
-        expect_type(out.value[0], float, named(TOKENS, args), what="p")
-        expect_untouched(out, args, TOKENS.split())
+        p = returned(self.call(subject, args, rng), named(TOKENS, args))[0]
+        self.as_good(p, args[-1], named(TOKENS, args))
+        expect_type(p, float, named(TOKENS, args), what="p")
         self.share(subject, args, *tails, rng)
+        which = torch.arange(4).repeat(6)  # 24 documents: no shuffle restores the labels by chance
+        args = (*self.documents(which, which, [2] * 24), 4, 4, 3)
+        expect_untouched(self.call(subject, args, rng), args, TOKENS.split())
 
     def behaviour(self, subject):
         """How many shuffles counted, in words: draws differ from one right answer to the next."""

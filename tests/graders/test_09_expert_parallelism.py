@@ -124,9 +124,8 @@ class TestSendCounts:
     )
     def test_one_choice(self, subject, rng):
         for tokens, ranks, here in ((5, 2, 2), (whole(rng, 11, 15), 3, 4), (9, 4, 1)):
-            idx_TK = torch.cat(
-                [torch.arange(ranks * here)[:, None], random_idx(tokens, ranks * here, 1, rng)]
-            )
+            every, loved = torch.arange(ranks * here)[:, None], torch.ones(tokens + 1, 1, dtype=torch.int64)
+            idx_TK = torch.cat([every, loved, random_idx(tokens, ranks * here, 1, rng)])
             self.compare(subject, idx_TK, ranks * here, ranks)
 
     @criterion(

@@ -1065,8 +1065,14 @@ class TestDecodeExperts:
         hint="Which experts does a token visit, and with which weight does each answer come back?",
     )
     def test_outputs(self, subject, rng):
-        for tokens, k, experts in ((1, 1, 3), (4, 2, 5), (whole(rng, 3, 6), 3, 4), (9, 2, 3)):
-            self.compare(subject, self.inputs(tokens, k, experts, rng))
+        for tokens, k, experts, among in (
+            (1, 1, 3, ()),
+            (4, 2, 5, ()),
+            (3, 2, 5, (1, 2, 4)),
+            (whole(rng, 3, 6), 3, 4, ()),
+            (9, 2, 3, ()),
+        ):
+            self.compare(subject, self.inputs(tokens, k, experts, rng, among))
 
     @criterion(
         1,
