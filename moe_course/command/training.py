@@ -74,10 +74,12 @@ def add_commands(command: Adder) -> None:
     bench.add_argument(
         "what",
         choices=("train", "decode", "layer", "gpu"),
-        help="training steps, decoding, one MoE layer, or all that is to be measured on a new GPU",
+        help="training steps, decoding, one MoE layer on the CPU, or all that is to be measured on a new GPU",
     )
     bench.add_argument(
-        "--preset", metavar="NAME", help="train, decode: cpu, t4 or h100; gpu: t4 or h100, as suits it"
+        "--preset",
+        metavar="NAME",
+        help="train, decode: cpu, t4 or h100; gpu: t4 or h100, by compute capability",
     )
     bench.add_argument(
         "--device", metavar="NAME", help="train, decode: default as for `train`; gpu: cpu is a rehearsal"
@@ -282,15 +284,22 @@ def _bench_layer(args: argparse.Namespace) -> int:
     from moe_course import files
     from moe_course.moe import bench, memory
 
+    if args.device or args.preset:
+        raise ValueError(
+            "bench layer has five shapes of its own and runs on the CPU: no --device, no --preset"
+        )
     if min(args.threads) < 1:
         raise ValueError(f"--threads takes numbers from 1, got {min(args.threads)}")
     timings = bench.bench(threads=args.threads, rounds=args.rounds)
     print(bench.table(timings), end="\n\n")
+    where = bench.spent(rounds=args.rounds)
+    print(bench.spent_table(where), end="\n\n")
     sizes = memory.measure()
     print(memory.table(sizes))
     if args.json:
         plain = {
             "timings": [timing.to_dict() for timing in timings],
+            "spent": [one.to_dict() for one in where],
             "memory": [size.to_dict() for size in sizes],
             "exponents": memory.exponents(sizes),
         }

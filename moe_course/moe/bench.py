@@ -6,7 +6,7 @@ Every contender computes forward and backward of one feed-forward layer on the s
 its dispatches, the dense SwiGLU layer with the same active parameters (width K·F), and the Mixtral block of
 transformers with its two ways to run experts. Before anything is timed, all mixtures are given the same weights and
 their outputs and gradients are compared. The contenders then take turns, so that a busy moment of the machine falls
-on all alike.
+on all alike. A second table says what the dense layer and `auto` spend their time on, with one thread.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from moe_course.config import DispatchName, MoEConfig
 from moe_course.moe.experts import init_experts, swiglu_ffn
@@ -36,6 +37,13 @@ SHAPES = (  # d_model, d_ff, num_experts, top_k, tokens
 DENSE = "dense"
 WAYS: tuple[DispatchName, ...] = ("sorted", "grouped", "fused", "auto")
 OTHERS = {"transformers eager": "eager", "transformers grouped_mm": "grouped_mm"}
+KINDS = {  # operations of PyTorch by what they do
+    "products": ("mm", "addmm_", "bmm"),
+    "elements": ("mul", "mul_", "add_", "silu", "silu_backward", "sigmoid", "lerp", "sum"),
+    "rows": ("index_select", "index_add_", "copy_", "zero_", "fill_", "index_copy_", "_embedding_bag"),
+    "choices": ("_softmax", "_softmax_backward_data", "topk", "sort", "logsumexp", "amax", "bincount"),
+}
+REST = "the rest"
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -85,10 +93,7 @@ def bench(
 
 
 def _bench_shape(shape: tuple[int, ...], threads: int, rounds: int) -> list[Timing]:
-    d_model, *_, tokens = shape
-    draw = torch.Generator().manual_seed(0)
-    x_TD = torch.randn(tokens, d_model, generator=draw)
-    dy_TD = torch.randn(tokens, d_model, generator=draw)
+    x_TD, dy_TD = _tokens(shape)
     found = contenders(shape)
     need_same({name: layer for name, layer in found.items() if name != DENSE}, x_TD, dy_TD)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
@@ -97,6 +102,13 @@ def _bench_shape(shape: tuple[int, ...], threads: int, rounds: int) -> list[Timi
             times[name].append(_time(layer, x_TD, dy_TD))
     dense = [clock for clock, _ in times[DENSE]]
     return [_timing(name, shape, threads, taken, dense) for name, taken in times.items()]
+
+
+def _tokens(shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Tokens, and the gradient of the layer's output."""
+    d_model, *_, tokens = shape
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(tokens, d_model, generator=draw), torch.randn(tokens, d_model, generator=draw)
 
 
 def _timing(
@@ -134,7 +146,59 @@ def table(timings: Sequence[Timing]) -> str:
     return "\n".join(lines[1:])
 
 
-def contenders(shape: tuple[int, ...]) -> dict[str, Layer]:
+@dataclass(frozen=True)
+class Spent:
+    """Milliseconds of one forward and backward pass by kind of work, under the profiler, with one thread.
+
+    The kinds are those of KINDS and REST: views, autograd, Python and small operations. A profiled operation takes
+    longer, by about a microsecond each.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    milliseconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON."""
+        return asdict(self)
+
+
+def spent(shapes: Iterable[Sequence[int]] = SHAPES, rounds: int = 15) -> list[Spent]:
+    """What the dense layer and `auto` spend their time on, for each shape; the mean of some rounds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [
+            Spent(name, tuple(shape), _spent(contenders(shape)[name], shape, rounds))
+            for shape in shapes
+            for name in (DENSE, "auto")
+        ]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _spent(layer: Layer, shape: Sequence[int], rounds: int) -> dict[str, float]:
+    x_TD, dy_TD = _tokens(shape)
+    _time(layer, x_TD, dy_TD)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        taken = sum(_time(layer, x_TD, dy_TD)[0] for _ in range(rounds))
+    own = {event.key: event.self_cpu_time_total / 1e3 / rounds for event in seen.key_averages()}
+    by_kind = {kind: sum(own.get(f"aten::{name}", 0.0) for name in names) for kind, names in KINDS.items()}
+    return by_kind | {REST: 1e3 * taken / rounds - sum(by_kind.values())}
+
+
+def spent_table(found: Sequence[Spent]) -> str:
+    """The milliseconds as text."""
+    rows: list[tuple[str, ...]] = [("one thread, ms, profiled", "", *KINDS, REST, "all")]
+    for one in found:
+        d_model, d_ff, num_experts, top_k, tokens = one.shape
+        shape = f"{d_model} × {d_ff}, {num_experts} experts, top-{top_k}, {tokens}"
+        values = [*one.milliseconds.values(), sum(one.milliseconds.values())]
+        rows.append((shape, one.name, *(f"{value:.1f}" for value in values)))
+    return text_table(rows)
+
+
+def contenders(shape: Sequence[int]) -> dict[str, Layer]:
     """The layers by name, each y_TD = layer(x_TD); the mixtures have equal weights."""
     d_model, d_ff, num_experts, top_k, _ = shape
     draw = torch.Generator().manual_seed(1)

@@ -1,10 +1,18 @@
 """The sorted dispatch as one autograd function, written for a CPU: fewer passes over memory, and less kept.
 
-What autograd would do by itself for `moe_sorted` costs memory traffic, not arithmetic. This function saves three
-arrays of shape (N, F) for the backward pass, gate, up and hidden, and neither the gathered tokens nor any expert's
-output. Each expert's products are written straight into the rows where they belong. A token's rows come together in
-one pass of `embedding_bag`, and so does the gradient of the gather, which is the same sum. The gradient of a gate
-weight needs no expert output either: with y = w·h·W_down it is ⟨dy·W_downᵀ, h⟩.
+What autograd would do by itself for `moe_sorted` costs memory traffic, not arithmetic. This function saves two arrays
+of shape (N, F) for the backward pass, gate and up. The gathered tokens, the hidden layer and all their gradients live
+in blocks that the experts use one after another, so that they stay in the cache, and results are added straight to
+the rows of their tokens: no array of N rows of width D exists.
+
+The gradients, with s = σ(gate), so that hidden = gate·s·up and silu'(gate) = s + gate·s·(1 − s):
+
+    dh     = dy·W_downᵀ                       of the hidden layer, before the slot's weight w
+    dw     = ⟨dh, hidden⟩                      needs no expert output, for y = w·hidden·W_down
+    dup    = w·dh·gate·s
+    dgate  = w·(s·dh·up + (1 − s)·dh·hidden)   between dh·hidden and dh·up by s: one `lerp`
+
+The factor w is applied to rows of width D: to dy and x where the weights' gradients are taken, and to dx.
 
 Double backward, forward-mode gradients, torch.func, autocast, torch.compile and other devices are served by
 `moe_sorted`. `fused_runs` says where this function steps aside.
@@ -12,10 +20,10 @@ Double backward, forward-mode gradients, torch.func, autocast, torch.compile and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
@@ -61,68 +69,71 @@ class _Experts(torch.autograd.Function):
         kept: Any = ctx
         E, D, width = w_gate_EDF.shape
         order_N, counts = _sorted(idx_TK, E)
-        token_N = order_N // idx_TK.shape[1]
-        N, rows = len(order_N), x_TD.new_empty
-        gate_NF, up_NF, hidden_NF, y_ND = rows(N, width), rows(N, width), rows(N, width), rows(N, D)
-        for e, block in _blocks(counts):
-            x_nD = x_TD.index_select(0, token_N[block])  # stays in the cache for both products
-            gate_nF = torch.mm(x_nD, w_gate_EDF[e], out=gate_NF[block])
-            up_nF = torch.mm(x_nD, w_up_EDF[e], out=up_NF[block])
-            hidden_nF = torch.mul(F.silu(gate_nF), up_nF, out=hidden_NF[block])
-            torch.mm(hidden_nF, w_down_EFD[e], out=y_ND[block])
-        row_of_TK = _inverse(order_N).view_as(idx_TK)
+        new, N, most = x_TD.new_empty, len(order_N), max(counts)
+        gate_NF, up_NF = new(N, width), new(N, width)
+        row_blocks, hidden_block = new(2, most, D), new(most, width)
+        y_TD = torch.zeros_like(x_TD)
+        for e, token_n, w_n1, gate_nF, up_nF in _by_expert(
+            counts, *_tokens(order_N, weights_TK), gate_NF, up_NF
+        ):
+            n = len(token_n)
+            x_nD, y_nD = row_blocks[:, :n]
+            torch.index_select(x_TD, 0, token_n, out=x_nD)
+            torch.mm(x_nD, w_gate_EDF[e], out=gate_nF)
+            torch.mm(x_nD, w_up_EDF[e], out=up_nF)
+            hidden_nF = torch.ops.aten.silu.out(gate_nF, out=hidden_block[:n]).mul_(up_nF)
+            y_TD.index_add_(0, token_n, torch.mm(hidden_nF, w_down_EFD[e], out=y_nD).mul_(w_n1))
         if any(kept.needs_input_grad):
-            kept.save_for_backward(*inputs, order_N, row_of_TK, gate_NF, up_NF, hidden_NF)
+            kept.save_for_backward(*inputs, order_N, gate_NF, up_NF)
             kept.counts = counts
-        return F.embedding_bag(row_of_TK, y_ND, mode="sum", per_sample_weights=weights_TK.contiguous())
+        return y_TD
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         kept: Any = ctx
-        inputs, (order_N, row_of_TK, *saved) = kept.saved_tensors[:6], kept.saved_tensors[6:]
+        inputs, saved = kept.saved_tensors[:6], kept.saved_tensors[6:]
         if torch.is_grad_enabled():  # create_graph=True: these gradients are differentiated in turn
             return _differentiable(inputs, gradients[0], kept.needs_input_grad)
-        return _gradients(inputs, gradients[0], order_N, row_of_TK, kept.counts, saved)
+        return _gradients(inputs, gradients[0], kept.counts, *saved)
 
 
 def _gradients(
     inputs: tuple[Tensor, ...],
     dy_TD: Tensor,
-    order_N: Tensor,
-    row_of_TK: Tensor,
     counts: list[int],
-    saved: list[Tensor],
+    order_N: Tensor,
+    gate_NF: Tensor,
+    up_NF: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of all inputs, computed expert by expert; an expert without rows gets zeros."""
     x_TD, weights_TK, _, w_gate_EDF, w_up_EDF, w_down_EFD = inputs
-    gate_NF, up_NF, hidden_NF = saved
-    weight_N = weights_TK.flatten()[order_N]
-    token_N = order_N // weights_TK.shape[1]
-    dw_gate_EDF, dw_up_EDF, dw_down_EFD = map(torch.empty_like, (w_gate_EDF, w_up_EDF, w_down_EFD))
-    dweight_N, dx_ND = x_TD.new_empty(len(order_N)), x_TD.new_empty(len(order_N), x_TD.shape[1])
-    for e, block in _blocks(counts, empty=True):
-        gate_nF, up_nF, hidden_nF, w_n1 = (
-            gate_NF[block],
-            up_NF[block],
-            hidden_NF[block],
-            weight_N[block, None],
-        )
-        dy_nD = dy_TD.index_select(0, token_N[block])
-        dh_nF = dy_nD @ w_down_EFD[e].T  # of the hidden layer, before the slot's weight
-        torch.sum(dh_nF * hidden_nF, dim=1, out=dweight_N[block])
-        dh_nF *= w_n1
-        dy_nD *= w_n1
-        torch.mm(hidden_nF.T, dy_nD, out=dw_down_EFD[e])
-        act_nF = F.silu(gate_nF)
-        dgate_nF = torch.ops.aten.silu_backward(dh_nF * up_nF, gate_nF)
-        dup_nF = dh_nF.mul_(act_nF)
-        x_nD = x_TD.index_select(0, token_N[block])
+    new, most, (_, D, width) = x_TD.new_empty, max(counts), w_gate_EDF.shape
+    row_blocks, hidden_blocks = new(2, most, D), new(4, most, width)
+    new_like = torch.empty_like if all(counts) else torch.zeros_like
+    dw_gate_EDF, dw_up_EDF, dw_down_EFD = map(new_like, (w_gate_EDF, w_up_EDF, w_down_EFD))
+    dw_N, dx_TD = new(len(order_N)), torch.zeros_like(x_TD)
+    for e, token_n, w_n1, gate_nF, up_nF, dw_n in _by_expert(
+        counts, *_tokens(order_N, weights_TK), gate_NF, up_NF, dw_N
+    ):
+        n = len(token_n)
+        row_nD, x_nD = row_blocks[:, :n]
+        s_nF, act_nF, hidden_nF, dh_nF = hidden_blocks[:, :n]
+        dy_nD = torch.index_select(dy_TD, 0, token_n, out=row_nD)
+        torch.mm(dy_nD, w_down_EFD[e].T, out=dh_nF)
+        torch.sigmoid(gate_nF, out=s_nF)
+        torch.mul(gate_nF, s_nF, out=act_nF)
+        torch.mul(act_nF, up_nF, out=hidden_nF)
+        torch.mm(hidden_nF.T, dy_nD.mul_(w_n1), out=dw_down_EFD[e])
+        torch.sum(hidden_nF.mul_(dh_nF), dim=1, out=dw_n)
+        dup_nF = act_nF.mul_(dh_nF)
+        dgate_nF = torch.lerp(hidden_nF, dh_nF.mul_(up_nF), s_nF, out=s_nF)
+        torch.index_select(x_TD, 0, token_n, out=x_nD).mul_(w_n1)
         torch.mm(x_nD.T, dgate_nF, out=dw_gate_EDF[e])
         torch.mm(x_nD.T, dup_nF, out=dw_up_EDF[e])
-        dx_nD = torch.mm(dgate_nF, w_gate_EDF[e].T, out=dx_ND[block])
-        dx_nD.addmm_(dup_nF, w_up_EDF[e].T)
-    dx_TD = F.embedding_bag(row_of_TK, dx_ND, mode="sum")
-    return dx_TD, dweight_N[row_of_TK], None, dw_gate_EDF, dw_up_EDF, dw_down_EFD
+        dx_nD = torch.mm(dgate_nF, w_gate_EDF[e].T, out=row_nD).addmm_(dup_nF, w_up_EDF[e].T)
+        dx_TD.index_add_(0, token_n, dx_nD.mul_(w_n1))
+    dweights_TK = torch.empty_like(dw_N).index_copy_(0, order_N, dw_N).view_as(weights_TK)
+    return dx_TD, dweights_TK, None, dw_gate_EDF, dw_up_EDF, dw_down_EFD
 
 
 def _differentiable(
@@ -151,16 +162,13 @@ def _sorted(idx_TK: Tensor, num_experts: int) -> tuple[Tensor, list[int]]:
     return idx_N.argsort(stable=True), counts
 
 
-def _blocks(counts: list[int], empty: bool = False) -> list[tuple[int, slice]]:
-    """(expert, its rows) for every expert that has rows; with `empty` for the others, too."""
-    blocks, start = [], 0
-    for e, count in enumerate(counts):
-        if count or empty:
-            blocks.append((e, slice(start, start + count)))
-        start += count
-    return blocks
+def _tokens(order_N: Tensor, weights_TK: Tensor) -> tuple[Tensor, Tensor]:
+    """The token of each sorted assignment, and its weight as a column."""
+    return order_N // weights_TK.shape[1], weights_TK.reshape(-1, 1)[order_N]
 
 
-def _inverse(order_N: Tensor) -> Tensor:
-    """Where each assignment went: inverse[order[n]] = n."""
-    return torch.empty_like(order_N).scatter_(0, order_N, torch.arange(len(order_N)))
+def _by_expert(counts: list[int], *arrays: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Every expert that has rows, with views of its rows in each of the sorted arrays."""
+    busy = [e for e, count in enumerate(counts) if count]
+    sizes = [counts[e] for e in busy]
+    return zip(busy, *(array.split(sizes) for array in arrays), strict=True)

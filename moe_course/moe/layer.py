@@ -31,7 +31,7 @@ from moe_course.moe.counts import expert_counts
 from moe_course.moe.dispatchers import DISPATCHES
 from moe_course.moe.experts import init_experts, swiglu_experts
 from moe_course.moe.modern import group_limited_top_k, shared_expert_moe
-from moe_course.moe.router import noisy_logits, router_logits, top_k_gate
+from moe_course.moe.router import noisy_logits, router_logits, softmax_of_experts, top_k_gate
 from moe_course.shapes import check_axes
 
 __all__ = ["MoEConfig", "MoELayer", "MoEStats"]
@@ -112,7 +112,7 @@ class MoELayer(nn.Module):
         logits_TE = self._logits(x_TD)
         # The logarithms of the scores, up to a constant for each token: they are finite where scores underflow.
         log_scores_TE = F.logsigmoid(logits_TE) if c.router == "sigmoid" else logits_TE
-        probs_TE = log_scores_TE.softmax(dim=-1)
+        probs_TE = softmax_of_experts(log_scores_TE)
         scores_TE = logits_TE.sigmoid() if c.router == "sigmoid" else probs_TE
         weights_TK, idx_TK = self._choose(scores_TE, log_scores_TE)
 

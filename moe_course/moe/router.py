@@ -32,7 +32,22 @@ def router_probs(x_TD: Tensor, w_DE: Tensor) -> Tensor:
 
     x_TD: tokens, any floating dtype. w_DE: router weights. Returns probs_TE, float32, rows summing to 1.
     """
-    return router_logits(x_TD, w_DE).softmax(dim=-1)
+    return softmax_of_experts(router_logits(x_TD, w_DE))
+
+
+def softmax_of_experts(logits_TE: Tensor) -> Tensor:
+    """softmax(logits) along the experts, in the dtype of logits_TE.
+
+    On a CPU PyTorch computes rows of fewer than 16 numbers, one vector register, about three times as fast when they
+    lie across memory (4,096 tokens and 8 experts, forward and backward, torch 2.13).
+    """
+    T, E = logits_TE.shape
+    on_cpu = (
+        logits_TE.device.type == "cpu" and type(logits_TE) is Tensor
+    )  # a fake tensor may stand for a GPU's
+    if on_cpu and T >= 256 and E < 16:
+        return logits_TE.T.contiguous().softmax(dim=0).T.contiguous()
+    return logits_TE.softmax(dim=-1)
 
 
 def top_k_gate(probs_TE: Tensor, k: int, renormalize: bool = True) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from moe_course.command.cli import main
 from moe_course.moe import bench, memory
@@ -47,9 +48,29 @@ def test_a_contender_that_computes_something_else_stops_the_measurement():
         bench.need_same({"sorted": found["sorted"], "doubled": Doubled()}, x_TD, dy_TD)
 
 
+def test_all_time_is_spent_on_something_and_products_are_found_in_both():
+    for one in bench.spent([SMALL], rounds=2):
+        assert list(one.milliseconds) == [*bench.KINDS, bench.REST]
+        assert min(one.milliseconds[kind] for kind in ("products", "elements", bench.REST)) > 0
+    assert one.name == "auto"
+    assert min(one.milliseconds[kind] for kind in ("rows", "choices")) > 0
+
+
+def test_an_expert_costs_nine_products_and_so_does_the_dense_layer():
+    """So that the kind "products" cannot lose one without a word."""
+    x_TD, dy_TD = torch.randn(40, 16), torch.randn(40, 16)
+    for name, products in (("dense", 9), ("fused", 4 * 9 + 3)):  # and three of the router
+        layer = bench.contenders(SMALL)[name]
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            bench._time(layer, x_TD, dy_TD)
+        calls = {event.key.removeprefix("aten::"): event.count for event in seen.key_averages()}
+        assert sum(calls.get(operation, 0) for operation in bench.KINDS["products"]) == products
+
+
 def test_the_command_prints_a_table_and_writes_json(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "SHAPES", (SMALL,))
     monkeypatch.setattr(bench.bench, "__defaults__", ((SMALL,), (1, 2), 15))
+    monkeypatch.setattr(bench.spent, "__defaults__", ((SMALL,), 15))
     monkeypatch.setattr(
         memory.measure, "__defaults__", (((8, 16), (4, 8), (1, 2)), (8, 8), ("sorted", "fused"))
     )
@@ -57,11 +78,12 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, capsys, tmp_pat
     assert main(["bench", "layer", "--threads", "1", "--rounds", "1", "--json", str(file)]) == 0
     said = capsys.readouterr().out
     assert "d_model 16, d_ff 24, 4 experts, top-2, 40 tokens, 1 thread\n" in said
-    timed, counted = said.split("\n\n")
+    timed, where, counted = said.split("\n\n")
     assert [line.split()[0] for line in timed.splitlines()[2:]] == [
         *[bench.DENSE, *bench.WAYS],
         *["transformers"] * 2,
     ]
+    assert [line.split()[-7] for line in where.splitlines()[1:]] == ["dense", "auto"]
     assert counted.startswith("memory with 16 tokens, 8 experts, top-2")
     assert [line.split()[0] for line in counted.splitlines()[2:]] == ["sorted", "fused"]
     figures = json.loads(file.read_text())

@@ -26,9 +26,9 @@ def test_what_a_chain_of_operations_keeps_and_needs_at_most():
     assert memory._count(lambda x: ((x + 1) + 1) + 1, x) == (0, 2 * n * FLOAT)
 
 
-def test_the_fused_dispatch_keeps_three_hidden_rows_and_two_indices_for_each_assignment():
+def test_the_fused_dispatch_keeps_two_hidden_rows_and_one_index_for_each_assignment():
     assignments = 64 * 2
-    assert of("fused").kept == assignments * (3 * F * FLOAT + 2 * INDEX)
+    assert of("fused").kept == assignments * (2 * F * FLOAT + INDEX)
 
 
 def test_the_sorted_dispatch_keeps_the_rows_besides():
