@@ -45,7 +45,7 @@ site: $(READY) ## The course as a web site, in build/site: notebooks with answer
 graders-report: $(READY) ## Measure the graders on wrong answers, right ones and mutants, into docs/graders.md
 	@$(BIN)/python -m moe_course.authoring.graders_report $(ARGS)
 
-results: $(READY) ## Do the experiment's runs that have no record: about two hours for all on two cores
+results: $(READY) ## Do the experiment's runs that have no record (over six hours of processor time for all), and write the page
 	@$(BIN)/moe-course results $(ARGS)
 
 # Written last, so an interrupted installation is never taken for a finished one. It holds the checkout's path: scripts

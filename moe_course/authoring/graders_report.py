@@ -148,12 +148,13 @@ def text(rows: Sequence[Row], seeds: int) -> str:
     """The whole document."""
     accepted = [(row, name) for row in rows for name in row.false_accepts]
     rejected = [(row, name) for row in rows for name in row.false_rejects]
+    counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return f"""# How good the graders are
 
 <!-- Written by `make graders-report`. Do not edit. -->
 
-Each answer was graded with {seeds} seeds. A **false accept** is a catalogued misconception that got full marks with
-any of them, a **false reject** a right answer that lost a point with any of them. Right answers are the reference
+Each answer was graded with {counted}. A **false accept** is a catalogued misconception that got full marks with any
+of them, a **false reject** a right answer that lost a point with any of them. Right answers are the reference
 solution, the library's version and the alternatives.
 
 The **mutants** are small changes to the reference solution, made by mutmut {version("mutmut")}: an argument left

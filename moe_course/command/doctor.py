@@ -58,7 +58,10 @@ def platform_finding(system: str, cpu: str, version: tuple[int, int]) -> Finding
         )
     proven = f"{PROVEN[0]} with Python {_dotted(PROVEN[1])}"
     return Finding(
-        "Platform", "warn", found, f"should work, but the tests were run on {proven} only: run `make test`"
+        "Platform",
+        "warn",
+        found,
+        f"should work, but the tests were run on {proven} only: `moe-course test` tries them here",
     )
 
 

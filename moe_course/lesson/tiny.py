@@ -1,7 +1,7 @@
 """The tiny MoE: one small decoder layer that runs through notebooks 02 to 10, retrained in seconds on one core.
 
 The stream is a phrase book. Each line is in one of eight dialects: it begins with the mark of the dialect, and then
-come words, each followed by its translation. Each dialect has its own dictionary, so a word has eight translations.
+come words, each followed by its translation. Each dialect has its own dictionary, drawn at random.
 The experts are too small to learn every dictionary, so the loss is lowest when they divide the dialects among them.
 
 The words are random and the translations follow a rule, so the loss is computed on translations only: 0 is perfect,

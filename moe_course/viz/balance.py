@@ -250,7 +250,7 @@ def _offset_figure(done: Mapping[float, tuple[Any, Any]], offset: float) -> tupl
         ylim=(-0.3, experts + 0.3),
     )
     right.set(
-        title=f"No help beats a hash on {wins} of {seeds} seeds",
+        title=f"The router beats a hash on {wins} of {seeds} seeds",
         xlabel="offset",
         ylabel="task loss: error / target",
         ylim=(0, None),

@@ -132,20 +132,20 @@ def test_the_learners_own_loop_does_the_work():
 class BiasedGate:
     """Notebook 04's gate: a balancing bias that moves at 0.01."""
 
-    def __init__(self, k):
-        self.k, self.bias_E = k, torch.zeros(4)
+    def __init__(self, k, renormalize):
+        self.k, self.renormalize, self.bias_E = k, renormalize, torch.zeros(4)
 
     def __call__(self, logits_TE):
         probs_TE = logits_TE.softmax(dim=-1)
         weights_TK, idx_TK = biased_top_k(probs_TE, self.bias_E, self.k)
-        return (weights_TK if self.k > 1 else probs_TE.gather(1, idx_TK)), idx_TK
+        return (weights_TK if self.renormalize else probs_TE.gather(1, idx_TK)), idx_TK
 
     def after_step(self, idx_TK):
         self.bias_E = update_bias(self.bias_E, expert_counts(idx_TK, 4), 0.01)
 
 
-def with_bias(k, seed):
-    gate = BiasedGate(k)
+def with_bias(k, seed, renormalize):
+    gate = BiasedGate(k, renormalize)
     return tiny.train(gate, seed, after_step=gate.after_step)
 
 
@@ -165,13 +165,23 @@ def test_a_balancing_loss_evens_the_load_on_eight_seeds_and_helps_the_task_on_se
 def test_a_bias_that_overrules_the_weight_leaves_words_without_one():
     """Seeds 0 and 2 are disasters, 3 is not; with two experts and weights that sum to 1 no word is lost."""
     for seed, disaster in ((0, True), (2, True), (3, False)):
-        run, control = with_bias(1, seed), with_bias(2, seed)
+        run, control = with_bias(1, seed, renormalize=False), with_bias(2, seed, renormalize=True)
         weak = run.word_weight < 0.2
         assert (run.word_loss[weak].sum() > 0.5 * run.word_loss.sum()) == disaster
         assert weak.float().mean() < 0.25
         assert run.word_loss.mean() == pytest.approx(run.final_loss, rel=1e-5)
         torch.testing.assert_close(control.word_weight, torch.ones_like(control.word_weight))
         assert control.final_loss < 0.1
+
+
+@pytest.mark.slow
+def test_a_second_expert_does_most_of_it_and_on_seed_2_not_all():
+    first = with_bias(2, 0, renormalize=False)
+    assert first.final_loss < 0.25 * with_bias(1, 0, renormalize=False).final_loss
+    run = with_bias(2, 2, renormalize=False)
+    weak = run.word_weight < 0.2
+    assert weak.float().mean() < 0.05
+    assert run.word_loss[weak].sum() > 0.4 * run.word_loss.sum()
 
 
 def test_after_step_sees_the_experts_of_the_words():

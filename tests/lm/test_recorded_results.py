@@ -114,6 +114,23 @@ def test_one_rate_for_all_would_have_misled():
     assert best["dense-total"] == pytest.approx(best["dense-active"], abs=0.01)
 
 
+def test_the_shared_expert_is_worse_beside_half_experts_without_one_on_every_seed():
+    runs = study.by_arm(study.recorded("change").values())
+    lower = paired(runs["15 half experts, top-3, one shared"], runs["16 half experts, top-4"])
+    assert (round(lower.mean, 3), round(lower.half_width, 3)) == (0.108, 0.068)
+    assert min(lower.differences) > 0
+
+
+def test_the_mixture_gains_on_every_seed_on_code_technical_prose_and_names_and_not_on_facts(five):
+    pairs = list(zip(five["dense-active"], five["moe"], strict=True))
+    sure = {
+        domain
+        for domain in five["moe"][0]["by_domain"]
+        if all(base["by_domain"][domain]["bpb"] > run["by_domain"][domain]["bpb"] for base, run in pairs)
+    }
+    assert sure == {"code", "technical", "names"}
+
+
 def test_six_changes_are_decided_and_all_to_the_worse(effects):
     decided = {name for name, gap in effects.items() if gap.decided}
     shared = "15 half experts, top-3, one shared"

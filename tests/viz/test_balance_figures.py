@@ -118,7 +118,7 @@ def test_the_offset_explorer_counts_the_dead_and_the_seeds_that_win(arms, monkey
     assert shown == [
         [
             f"Offset 1: {dead:.1f} of {arms['bias'].load.shape[-1]} experts dead",
-            f"No help beats a hash on 0 of {seeds} seeds",
+            f"The router beats a hash on 0 of {seeds} seeds",
         ]
     ]
 

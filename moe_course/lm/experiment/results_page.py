@@ -170,7 +170,7 @@ def _time(by_clock: Mapping[str, Sequence[Result]]) -> str:
             "## In equal processor time",
             "",
             "How many steps fit was measured before, on steps of each arm in turns. Processor time is what the runs "
-            "took, two at a time on two cores, as a share of dense-active's."
+            "took, two at a time on two cores (the rule said alone), as a share of dense-active's."
             + (missed if apart > 0.01 else ""),
             "",
             markdown_table(["", "steps", "processor time", "CE", "facts recalled, %"], rows),
