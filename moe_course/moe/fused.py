@@ -20,7 +20,7 @@ Double backward, forward-mode gradients, torch.func, autocast, torch.compile and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ def fused_experts(
 class _Experts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, *inputs: Tensor) -> Tensor:
-        x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD = inputs
+        x_TD, weights_TK, idx_TK, w_gate_EDF, *_ = inputs
         kept: Any = ctx
         E, D, width = w_gate_EDF.shape
         order_N, counts = _sorted(idx_TK, E)
@@ -73,16 +73,16 @@ class _Experts(torch.autograd.Function):
         gate_NF, up_NF = new(N, width), new(N, width)
         row_blocks, hidden_block = new(2, most, D), new(most, width)
         y_TD = torch.zeros_like(x_TD)
-        for e, token_n, w_n1, gate_nF, up_nF in _by_expert(
-            counts, *_tokens(order_N, weights_TK), gate_NF, up_NF
+        rows = *_tokens(order_N, weights_TK), gate_NF, up_NF
+        for n, (w_gate_DF, w_up_DF, w_down_FD), (token_n, w_n1, gate_nF, up_nF) in _by_expert(
+            counts, inputs[3:], rows
         ):
-            n = len(token_n)
             x_nD, y_nD = row_blocks[:, :n]
             torch.index_select(x_TD, 0, token_n, out=x_nD)
-            torch.mm(x_nD, w_gate_EDF[e], out=gate_nF)
-            torch.mm(x_nD, w_up_EDF[e], out=up_nF)
+            torch.mm(x_nD, w_gate_DF, out=gate_nF)
+            torch.mm(x_nD, w_up_DF, out=up_nF)
             hidden_nF = torch.ops.aten.silu.out(gate_nF, out=hidden_block[:n]).mul_(up_nF)
-            y_TD.index_add_(0, token_n, torch.mm(hidden_nF, w_down_EFD[e], out=y_nD).mul_(w_n1))
+            y_TD.index_add_(0, token_n, torch.mm(hidden_nF, w_down_FD, out=y_nD).mul_(w_n1))
         if any(kept.needs_input_grad):
             kept.save_for_backward(*inputs, order_N, gate_NF, up_NF)
             kept.counts = counts
@@ -106,34 +106,33 @@ def _gradients(
     up_NF: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of all inputs, computed expert by expert; an expert without rows gets zeros."""
-    x_TD, weights_TK, _, w_gate_EDF, w_up_EDF, w_down_EFD = inputs
-    new, most, (_, D, width) = x_TD.new_empty, max(counts), w_gate_EDF.shape
+    x_TD, weights_TK, _, *experts = inputs
+    new, most, (_, D, width) = x_TD.new_empty, max(counts), experts[0].shape
     row_blocks, hidden_blocks = new(2, most, D), new(4, most, width)
-    new_like = torch.empty_like if all(counts) else torch.zeros_like
-    dw_gate_EDF, dw_up_EDF, dw_down_EFD = map(new_like, (w_gate_EDF, w_up_EDF, w_down_EFD))
+    gradients = [torch.empty_like(w) if all(counts) else torch.zeros_like(w) for w in experts]
     dw_N, dx_TD = new(len(order_N)), torch.zeros_like(x_TD)
-    for e, token_n, w_n1, gate_nF, up_nF, dw_n in _by_expert(
-        counts, *_tokens(order_N, weights_TK), gate_NF, up_NF, dw_N
-    ):
-        n = len(token_n)
+    matrices = *(w.mT for w in experts), *gradients
+    rows = *_tokens(order_N, weights_TK), gate_NF, up_NF, dw_N
+    for n, of_expert, (token_n, w_n1, gate_nF, up_nF, dw_n) in _by_expert(counts, matrices, rows):
+        w_gate_FD, w_up_FD, w_down_DF, dw_gate_DF, dw_up_DF, dw_down_FD = of_expert
         row_nD, x_nD = row_blocks[:, :n]
         s_nF, act_nF, hidden_nF, dh_nF = hidden_blocks[:, :n]
         dy_nD = torch.index_select(dy_TD, 0, token_n, out=row_nD)
-        torch.mm(dy_nD, w_down_EFD[e].T, out=dh_nF)
+        torch.mm(dy_nD, w_down_DF, out=dh_nF)
         torch.sigmoid(gate_nF, out=s_nF)
         torch.mul(gate_nF, s_nF, out=act_nF)
         torch.mul(act_nF, up_nF, out=hidden_nF)
-        torch.mm(hidden_nF.T, dy_nD.mul_(w_n1), out=dw_down_EFD[e])
+        torch.mm(hidden_nF.T, dy_nD.mul_(w_n1), out=dw_down_FD)
         torch.sum(hidden_nF.mul_(dh_nF), dim=1, out=dw_n)
         dup_nF = act_nF.mul_(dh_nF)
         dgate_nF = torch.lerp(hidden_nF, dh_nF.mul_(up_nF), s_nF, out=s_nF)
-        torch.index_select(x_TD, 0, token_n, out=x_nD).mul_(w_n1)
-        torch.mm(x_nD.T, dgate_nF, out=dw_gate_EDF[e])
-        torch.mm(x_nD.T, dup_nF, out=dw_up_EDF[e])
-        dx_nD = torch.mm(dgate_nF, w_gate_EDF[e].T, out=row_nD).addmm_(dup_nF, w_up_EDF[e].T)
+        x_Dn = torch.index_select(x_TD, 0, token_n, out=x_nD).mul_(w_n1).T
+        torch.mm(x_Dn, dgate_nF, out=dw_gate_DF)
+        torch.mm(x_Dn, dup_nF, out=dw_up_DF)
+        dx_nD = torch.mm(dgate_nF, w_gate_FD, out=row_nD).addmm_(dup_nF, w_up_FD)
         dx_TD.index_add_(0, token_n, dx_nD.mul_(w_n1))
     dweights_TK = torch.empty_like(dw_N).index_copy_(0, order_N, dw_N).view_as(weights_TK)
-    return dx_TD, dweights_TK, None, dw_gate_EDF, dw_up_EDF, dw_down_EFD
+    return dx_TD, dweights_TK, None, *gradients
 
 
 def _differentiable(
@@ -167,8 +166,12 @@ def _tokens(order_N: Tensor, weights_TK: Tensor) -> tuple[Tensor, Tensor]:
     return order_N // weights_TK.shape[1], weights_TK.reshape(-1, 1)[order_N]
 
 
-def _by_expert(counts: list[int], *arrays: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Every expert that has rows, with views of its rows in each of the sorted arrays."""
+def _by_expert(
+    counts: list[int], matrices: Sequence[Tensor], rows: Sequence[Tensor]
+) -> Iterator[tuple[int, tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """For each expert that has rows: how many, its matrices, and its rows of each of the sorted arrays, as views."""
     busy = [e for e, count in enumerate(counts) if count]
     sizes = [counts[e] for e in busy]
-    return zip(busy, *(array.split(sizes) for array in arrays), strict=True)
+    all_busy = len(busy) == len(counts)  # then one call makes all views; else no view of an idle expert
+    of_experts = zip(*(w.unbind() if all_busy else [w[e] for e in busy] for w in matrices), strict=True)
+    return zip(sizes, of_experts, zip(*(array.split(sizes) for array in rows), strict=True), strict=True)

@@ -72,7 +72,7 @@ def together(points: int, *tests: Callable[..., None]) -> Callable[..., None]:
     @criterion(
         points,
         f"the whole of it: all of these lines{' about values and gradients' * gradients} at once, on other numbers",
-        hint="Which of the lines above is not fulfilled yet?",
+        hint="The lines above hold on inputs of their own. What is different about this one?",
     )
     def test_together(self: Any, subject: Any, rng: torch.Generator) -> None:
         for test in tests:

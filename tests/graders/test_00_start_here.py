@@ -23,9 +23,7 @@ class TestTokensPerExpert:
             if type(got) not in (int, float) or not math.isclose(got, args[0] * args[1] / args[2]):
                 raise CheckFailed("the share is wrong", given, args[0] * args[1] / args[2], got)
 
-    @criterion(
-        2, "a float, also when the share is no whole number", hint="Is 5 tokens over 2 experts 2 or 2.5?"
-    )
+    @criterion(2, "5 tokens over 2 experts are 2.5", hint="Which division keeps the half?")
     def test_float(self, subject, rng):
         given = {"num_tokens": 5, "top_k": 1, "num_experts": 2}
         expect_number(returned(subject.run(call, "tokens_per_expert", 5, 1, 2), given), 2.5, given)

@@ -334,7 +334,7 @@ class TestCombine:
     @criterion(
         2,
         "K = 1, weights 1: every row goes back to its token",
-        hint="Row 0 of y_ND: in which row of y_TD does it belong, and is that order_N[0] or the other way round?",
+        hint="Does order_N[0] say where row 0 of y_ND goes, or which row comes to row 0 of y_TD?",
     )
     def test_returns(self, subject, rng):
         for tokens, d_model, experts in ((4, 2, 3), (whole(rng, 7, 11), 3, 4)):

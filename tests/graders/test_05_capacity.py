@@ -238,7 +238,7 @@ class TestBatchPriorityPositions:
     @criterion(
         3,
         "a token's first weight decides about all of its slots",
-        hint="In a queue of second choices: whose first weight, or whose second, decides?",
+        hint="Which weight of a token decides its place in a queue of second choices: the first or the second?",
     )
     def test_first_weight(self, subject, rng):
         for tokens, experts, k in ((7, 3, 2), (9, 5, 3), (whole(rng, 10, 13), 4, 3)):
@@ -503,7 +503,7 @@ class TestDropAndWaste:
     def test_dropped(self, subject, rng):
         for case in self.cases(self.sizes(rng), rng):
             _, (dropped, _), (want, _), given = self.shares(subject, *case)
-            expect_value(dropped, want, given, what="the share dropped")
+            expect_value(dropped, want, given, what="the share of dropped assignments")
 
     @criterion(
         2,
@@ -513,7 +513,7 @@ class TestDropAndWaste:
     def test_empty(self, subject, rng):
         for case in self.cases(self.sizes(rng), rng):
             _, (_, empty), (_, want), given = self.shares(subject, *case)
-            expect_value(empty, want, given, what="the share empty")
+            expect_value(empty, want, given, what="the share of empty slots")
 
     @criterion(
         2,
@@ -583,7 +583,7 @@ class _Leaks:
     """What the two probes of layers have in common. `places`: which outputs they watch, and which inputs change."""
 
     exercise: object
-    place_name = ""
+    place_name = unseen = ""
 
     def ask(self, subject, x_BSD, place, mix, steps=None, threshold=0.0, noise=0.0, number=0):
         """What the learner's probe says about the layer with this mixture."""
@@ -596,7 +596,7 @@ class _Leaks:
     def expect(self, asked, leaks):
         """The answer is the right one."""
         out, given = asked
-        layer = "this layer leaks" if leaks else "nothing that it may not see changes this layer's output"
+        layer = "this layer leaks" if leaks else f"{self.unseen} by more than rounding"
         expect_answer(returned(out, given), leaks, f"{layer}, but the answer is {not leaks}", given)
         return out
 
@@ -660,6 +660,7 @@ def _quiet(x_BSD, c, t):
 @grades("depends_on_future", hidden=6)
 class TestDependsOnFuture(_Leaks):
     place_name = "position"
+    unseen = "no later token changes an output at or before `position`"
 
     @staticmethod
     def causal(rows, length, rng):
@@ -686,7 +687,7 @@ class TestDependsOnFuture(_Leaks):
 
     @criterion(
         2,
-        "one hole is enough: from any later token of any sequence, into any output up to and with `position`",
+        "one hole is enough: from any later token of any sequence, into any output up to and including `position`",
         hint="Is `position` among the outputs that you compare, and position + 1 among the tokens that you change?",
     )
     def test_every_hole(self, subject, rng):
@@ -800,6 +801,7 @@ class TestDependsOnFuture(_Leaks):
 @grades("depends_on_batch", hidden=6)
 class TestDependsOnBatch(_Leaks):
     place_name = "row"
+    unseen = "no other sequence changes the output of `row`"
 
     @staticmethod
     def alone(rows, length, rng):

@@ -61,7 +61,7 @@ class TestSharedExpertMoe:
     @criterion(
         2,
         "both outputs are added as they are",
-        hint="Does a factor, a gate or a residual belong into the sum?",
+        hint="Does a factor, a gate or a residual belong in the sum?",
     )
     def test_added(self, subject, rng):
         for tokens, d_model, d_ff in ((1, 2, 3), (4, 3, 5), (whole(rng, 5, 9), 7, 4)):
@@ -70,7 +70,7 @@ class TestSharedExpertMoe:
     @criterion(
         2,
         "gradients reach the tokens, the routed output and all three matrices",
-        hint="Which of the five tensors should learn nothing from the loss?",
+        hint="Follow y_TD back to each of the five tensors: where is the way cut?",
     )
     def test_gradients(self, subject, rng):
         args = self.inputs(whole(rng, 3, 5), 4, 6, rng)
@@ -128,7 +128,7 @@ class TestSplitExperts:
 
     @criterion(
         2,
-        "each new expert is narrower by the granularity",
+        "the pieces of one expert are together as wide as it was",
         hint="If one expert becomes four, how wide is each of the four?",
     )
     def test_width(self, subject, rng):
@@ -138,7 +138,7 @@ class TestSplitExperts:
 
     @criterion(
         3,
-        "there are more experts by the granularity, and a token uses more of them",
+        "every expert, and every choice of a token, becomes `granularity` of them",
         hint="How many narrow experts does a token need for the compute that it had?",
     )
     def test_counts(self, subject, rng):
@@ -547,7 +547,11 @@ class TestUpcycle:
             for part, right, name in zip(expect_tuple(after, 3, given), want, EXPERTS.split(), strict=True):
                 expect_values(part, right, name.rpartition("_")[2], given, what=f"{name}, afterwards")
             for weight, name in zip(kept, FFN.split(), strict=True):
-                expect(bool(weight.any()), f"{name} became 0 with an expert", given)
+                expect(
+                    bool(weight.any()),
+                    f"expert 0 was set to 0, and the dense layer's {name} became 0 too",
+                    given,
+                )
 
     @criterion(
         1,

@@ -75,7 +75,7 @@ class TestExpertRank:
     @criterion(
         1,
         "an expert that there is not, and sizes below 1, raise ValueError",
-        hint="Which expert is the last of 12, and what does a negative number find?",
+        hint="Which expert is the last of 12, and which rank does your code give for expert −1?",
     )
     def test_bad(self, subject, rng):
         for args in (
@@ -215,7 +215,7 @@ class TestAllToAllBytes:
     @criterion(
         1,
         "a float; values of half a byte, and shares that do not divide, are not rounded",
-        hint="How many bytes have three values of four bits?",
+        hint="How many bytes do three values of four bits take?",
     )
     def test_float(self, subject, rng):
         for args in ((5, 2, 3, 0.5, 4), (whole(rng, 2, 9) * 7 + 1, 3, 5, 0.5, 7)):
@@ -241,7 +241,7 @@ class TestDistinctNodes:
 
     @criterion(
         2,
-        "experts on as many nodes as there are choices: each counts",
+        "a token whose K experts lie on K different nodes visits K nodes",
         hint="Which node holds an expert, if each holds a block of E/M neighbours?",
     )
     def test_apart(self, subject, rng):
@@ -315,7 +315,7 @@ class TestExchangeRows:
     @criterion(
         3,
         "the rows for each rank arrive there, grouped by sender",
-        hint="What does `all_to_all_single` need to know besides the rows: two lists of whose rows?",
+        hint="`all_to_all_single` takes two lists of counts: which tells what leaves, and which what arrives?",
     )
     def test_arrive(self, subject, rng):
         ones = exchange_case([[1, 1, 1]] * 3, rng)
@@ -324,13 +324,15 @@ class TestExchangeRows:
 
     @criterion(
         2,
-        "zeros are legal: ranks that send nothing, get nothing, or neither",
+        "zeros are legal: ranks that send nothing, receive nothing, or do neither",
         hint="A rank has nothing to exchange: may it return before it calls `all_to_all_single`?",
     )
     def test_zeros(self, subject, rng):
         a = whole(rng, 2, 4)
         self.compare(
-            subject, exchange_case([[0, a, 0], [0, 0, 0], [3, 0, 0]], rng), exchange_case([[0, 0]] * 2, rng)
+            subject,
+            exchange_case([[0, a, 0], [0, 0, 0], [3, 0, 0]], rng),
+            exchange_case([[0, 0, 0]] * 3, rng),
         )
 
     @criterion(
@@ -354,7 +356,7 @@ class TestExchangeRows:
     @criterion(
         3,
         "the whole of it: a subgroup, zeros and gradients at once, on other numbers",
-        hint="Which of the lines above is not fulfilled yet?",
+        hint="The lines above hold on inputs of their own. What is different about this one?",
     )
     def test_together(self, subject, rng):
         a, b = wholes(rng, (2, 5), (2, 5))
@@ -499,7 +501,7 @@ class TestExpertParallelForward:
     @criterion(
         4,
         "the whole of it: a subgroup, several experts, idle ranks and gradients at once",
-        hint="Which of the lines above is not fulfilled yet?",
+        hint="The lines above hold on inputs of their own. What is different about this one?",
     )
     def test_together(self, subject, rng):
         idx_R = chosen((whole(rng, 3, 5), 4), 6, 2, rng)
@@ -673,7 +675,7 @@ class TestPlaceExperts:
 
     @criterion(
         3,
-        "heaviest first, each to the lightest rank so far",
+        "heaviest first, each to the lightest rank so far (of equally light ones, the first)",
         hint="Which expert is placed first, and which rank is lightest after that?",
     )
     def test_greedy(self, subject, rng):

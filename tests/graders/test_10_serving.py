@@ -328,7 +328,7 @@ class TestSimulateExpertCache:
     @criterion(
         2,
         '"lru": the expert that was not used for the longest time leaves',
-        hint="Who is the oldest in the cache: the one that was loaded first, or the one that was used last long ago?",
+        hint="Which expert leaves: the one that was loaded first, or the one whose last use is longest ago?",
     )
     def test_lru(self, subject, rng):
         self.compare(subject, [0, 1, 0, 2, 0, 1], 2, "lru")
@@ -459,10 +459,12 @@ class Latencies:
         for time in times:
             load = round(time / seconds) if math.isfinite(time) else -1
             known = load in counts and abs(time / seconds - load) < 1e-3
-            expect(known, f"a round took {time}; the loads that are possible are {sorted(law)}", given)
+            possible = [load * seconds for load in sorted(law)]
+            expect(known, f"a round took {time} seconds; possible are {possible}", given)
             counts[load] += 1
         for load, p in law.items():
-            message = f"{counts[load]} of {rounds} rounds took {load * seconds:g}; the probability is {p:.3f}"
+            took = f"{counts[load]} of {rounds} rounds took {load * seconds:g} seconds"
+            message = f"{took}; the probability of that is {p:.3f}"
             expect(right.plausible(counts[load], rounds, min(max(p, 0.0), 1.0)), message, given)
 
 
@@ -484,7 +486,7 @@ class TestTailLatency(Latencies):
 
     @criterion(
         2,
-        "neighbouring experts lie on one rank",
+        "experts lie in blocks, and the rank with the most tokens decides",
         hint="With 4 experts on 2 ranks, where is expert 1: with expert 0, or with expert 3?",
     )
     def test_blocks(self, subject, rng):
@@ -526,7 +528,7 @@ class TestTailLatency(Latencies):
     @criterion(
         1,
         "all randomness comes from the generator: repeatable, and new with every call",
-        hint="Who draws: the generator that you were given, or one that nobody else can set?",
+        hint="Does every random number come from `generator`, and does a second call go on from there?",
     )
     def test_generator(self, subject, rng):
         args = (torch.full((8,), 0.125), 4, 40, 1.0, [0, 50, 100], 5)
@@ -723,7 +725,7 @@ class TestQuantizeInt8:
 
     @criterion(
         1,
-        "q is int8; scales and weights have the dtype of w: float32, float64, bfloat16; no input is edited",
+        "q is int8 and never wraps around, also for tiny float16 weights; scales and weights have the dtype of w",
         hint="How many bytes does a value of q take, and which dtype had the weights before?",
     )
     def test_dtypes(self, subject, rng):

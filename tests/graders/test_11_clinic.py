@@ -109,7 +109,7 @@ class TestGate:
     @criterion(
         2,
         "gradients of the logits",
-        hint="Multiply the weights by something, call backward, and look: which logits have no gradient?",
+        hint="Take k = 1, multiply the weights by something, call backward: is the gradient zero, or missing?",
     )
     def test_gradients(self, subject, rng):
         for tokens, experts, k in ((1, 3, 1), (4, 6, 1), (3, 5, 2)):
@@ -178,7 +178,7 @@ class TestRouteWithLoss:
     @criterion(
         3,
         "the loss, with few experts and with many",
-        hint="Compute E·Σ f·P by hand for two tokens and three experts: which tensor is not what its name says?",
+        hint="Compute f, P and E·Σ f·P by hand for two tokens and three experts. Where does the code first differ?",
     )
     def test_loss(self, subject, rng):
         for sizes in (*self.sizes, (whole(rng, 6, 12), 5, 128, 3)):
@@ -222,7 +222,7 @@ class TestRouteWithLoss:
     @criterion(
         1,
         "bfloat16, float64 and strided inputs; the loss is a float32 number; nothing is edited",
-        hint="Which dtype has each of the three results?",
+        hint="Which dtype does each of the three results have?",
     )
     def test_form(self, subject, rng):
         for dtype in (torch.float64, torch.bfloat16, torch.float32):
@@ -283,7 +283,7 @@ class TestBiasedGate:
     @criterion(
         3,
         "the weights of each token",
-        hint="A token's scores stay as they are, and a bias moves: which weights may change?",
+        hint="Every bias rises by the same number. Which experts change, and which weights?",
     )
     def test_weights(self, subject, rng):
         for tokens, experts, k in ((1, 3, 2), (4, 5, 2), (whole(rng, 3, 6), 7, 3)):
@@ -302,7 +302,7 @@ class TestBiasedGate:
 
     @criterion(
         2,
-        "gradients of the scores, and who else gets one",
+        "the gradients of the scores and of the bias",
         hint="Who moves the bias: the loss, or somebody else?",
     )
     def test_gradients(self, subject, rng):
@@ -412,7 +412,7 @@ class TestBalancedGate:
         report = returned(subject.run(gate_program, "BalancedGate", *args, dtype), given)
         lines = given["the program"].splitlines()
         for step, (got, want) in enumerate(zip(report["counts"], counts, strict=True)):
-            what = f"counts_E after step {step + 1}, “{lines[step].strip()}”,"
+            what = f"counts_E after step {step + 1}, “{lines[step].strip()}”"
             expect_values(got, want, "E", given, what=what)
         for step, (got, want) in enumerate(zip(report["bias"], bias, strict=True)):
             expect_values(got, want, "E", given, what=f"bias_E after step {step + 1}", atol=1e-5)
@@ -487,7 +487,7 @@ class TestBalancedGate:
     @criterion(
         3,
         "the counts of a model that is short of memory",
-        hint="How often does forward run for one training step of such a model, and when is its backward pass?",
+        hint="How often does forward run in a training step of such a model, and which run has the gradient?",
     )
     def test_short_of_memory(self, subject, rng):
         for way in ("reentrant", "other"):
@@ -524,7 +524,7 @@ class TestBalancedGate:
 
     @criterion(
         2,
-        "the counts do not depend on a switch",
+        "calls in any mode, calls that no loss uses, and a second backward pass through one call",
         hint="What is it that tells you for certain that the router learned from a call?",
     )
     def test_switches(self, subject, rng):
@@ -545,7 +545,7 @@ class TestBalancedGate:
     @criterion(
         1,
         "bfloat16 and float64 modules; counts and bias are part of the state",
-        hint="Does each result have the dtype of x_TD, and what survives a checkpoint?",
+        hint="Do the weights have the dtype of x_TD, and what does `state_dict()` hold?",
     )
     def test_form(self, subject, rng):
         def steps(tokens):
@@ -642,7 +642,11 @@ class TestReduceGradients:
                 compare_lists(reply[rank][1][part], parts[part], what, rank, given, **tolerance)
         return reply
 
-    @criterion(1, "the shared gradients", hint="Whose mean is the mean over the tokens of all ranks?")
+    @criterion(
+        1,
+        "the shared gradients",
+        hint="Each rank's loss is the mean over its tokens. What is the gradient of the mean over all?",
+    )
     def test_shared(self, subject, rng):
         self.compare(subject, self.case(rng, 2, 2), only=(0,))
 
@@ -754,7 +758,7 @@ class TestClipGradients:
     @criterion(
         3,
         "the norm on every rank",
-        hint="Write all gradients that exist into one long list, each once. How long is it, and who holds what?",
+        hint="Put each gradient of the model once into one vector. What is its length √Σ g², and who holds what?",
     )
     def test_norm(self, subject, rng):
         self.compare(subject, self.case(rng, 4.0, 2), gradients=False)
@@ -783,7 +787,7 @@ class TestClipGradients:
     @criterion(
         1,
         "a Python float, the same on every rank; float64 and strided gradients, in place",
-        hint="Which type does max_norm / norm need, and which tensors does the optimizer see?",
+        hint="Which type do you return, and which tensors does the optimizer see?",
     )
     def test_form(self, subject, rng):
         args, norm, want = self.case(rng, 0.5, 2, dtype=torch.float64)
@@ -854,7 +858,7 @@ class TestRouteInBf16:
     @criterion(
         3,
         "the experts of every token, with many experts",
-        hint="Compare your logits with those of float64 inputs. After which operation do they part?",
+        hint="Run the code line by line, and again with the same inputs in float64. Which tensor differs first?",
     )
     def test_experts(self, subject, rng):
         for experts, k in ((64, 8), (96, 4)):
@@ -1077,7 +1081,7 @@ class TestDecodeExperts:
     @criterion(
         1,
         "gradients, also of an expert without tokens",
-        hint="Which gradient has an expert that no token chose: zeros, or none at all?",
+        hint="Which gradient does an expert get that no token chose: zeros, or none at all?",
     )
     def test_gradients(self, subject, rng):
         for tokens, k, experts, among in ((1, 1, 3, ()), (5, 2, 6, (0, 2, 5))):

@@ -264,6 +264,24 @@ def test_each_learner_gets_a_page_that_tells_what_they_may_know(tmp_path):
     assert "2 less 0.5 for a submission 2 days late" in other
 
 
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        ("whole", "This behaves like the mistake <b>counts lost</b>. Where?"),
+        ("part", "One mistake here is <b>counts lost</b>; there is another one besides. Where?"),
+        (
+            "near",
+            "On most inputs this behaves like the mistake <b>counts lost</b>, though not on all. Where?",
+        ),
+    ],
+)
+def test_a_page_names_a_mistake_in_the_words_of_the_check(tmp_path, fit, said):
+    verdict = told()
+    verdict["feedback"]["diagnosis"] = {"name": "CountsLost", "question": "Where?", "fit": fit, "fails": []}
+    (path,) = write_feedback(tmp_path / "back", [record("eve", verdict)], {})
+    assert said in path.read_text()
+
+
 def test_moodle_gets_its_own_folder_names_back(tmp_path):
     folder = "Jane Doe_123_assignsubmission_file_"
     (tmp_path / "in" / folder).mkdir(parents=True)

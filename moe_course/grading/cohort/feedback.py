@@ -13,13 +13,15 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe_course import files
 from moe_course.grading.cohort.late import Late
 from moe_course.grading.cohort.ledger import Record, write
 from moe_course.grading.exercises.registry import label
 from moe_course.grading.judge import templates
+from moe_course.grading.judge.diagnosis import Diagnosis
+from moe_course.grading.judge.rendering import mistake_told
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -89,8 +91,14 @@ def _free(name: str, taken: dict[str, Record]) -> str:
     return next(free for free in names if free.casefold() not in folded)
 
 
+def _told(found: dict[str, Any]) -> tuple[str, str, str]:
+    """A recorded diagnosis in the words of the notebook's check."""
+    return mistake_told(Diagnosis(found["name"], found["question"], found.get("fit", "whole")))
+
+
 @functools.cache
 def _template() -> Template:
     environment = templates.environment(Path(__file__).parent)
     environment.filters |= {"number": lambda value: f"{round(value, 2):g}", "label": label}
+    environment.filters["told"] = _told
     return environment.get_template("feedback.html")

@@ -284,7 +284,10 @@ def expect_raises(out: Outcome, error: str, given: Mapping[str, Any]) -> None:
     """The call raised `error` (a type's name, subclasses included)."""
     if out.error is None:
         raise CheckFailed(
-            f"these arguments make no sense and should raise {error}", given, f"{error}", out.value
+            f"these arguments should raise {error}, but your code returned a result",
+            given,
+            f"{error}",
+            out.value,
         )
     if error not in out.error.bases:
         message = f"these arguments should raise {error}, but {explained(out.error)}"

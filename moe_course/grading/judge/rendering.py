@@ -49,7 +49,7 @@ def as_text(verdict: Verdict) -> str:
         if hint := _hint(verdict):
             lines += ["", f"Hint: {hint}"]
     if verdict.diagnosis:
-        before, name, after = _mistake(verdict.diagnosis)
+        before, name, after = mistake_told(verdict.diagnosis)
         lines += ["", f"{before}“{name}”{after}"]
     for note in _notes(verdict):
         lines += ["", note]
@@ -73,7 +73,7 @@ def as_html(verdict: Verdict, with_seed: bool = False) -> str:
         signs=_SIGNS,
         first=verdict.first_failure,
         hint=_hint(verdict),
-        mistake=verdict.diagnosis and _mistake(verdict.diagnosis),
+        mistake=verdict.diagnosis and mistake_told(verdict.diagnosis),
         notes=_notes(verdict),
         printed=PRINTED,
         status=lambda result: _status(result, verdict),
@@ -175,7 +175,7 @@ def _hint(verdict: Verdict) -> str:
     return first.failure.hint or first.criterion.hint
 
 
-def _mistake(found: Diagnosis) -> tuple[str, str, str]:
+def mistake_told(found: Diagnosis) -> tuple[str, str, str]:
     """What is said of a named mistake: the words before its name, the name, and the words after it."""
     if found.fit == "part":
         return "One mistake here is ", words(found.name), f"; there is another one besides. {found.question}"

@@ -181,7 +181,7 @@ class HiddenModelParams:
 
     @criterion(
         1,
-        "every preset, deeper and with tied embeddings",
+        "every preset, with more layers, and with tied embeddings where it had two matrices, or the reverse",
         hint="Which of the published models have shared experts, or dense layers at the bottom?",
     )
     def test_presets(self, subject, rng):

@@ -80,7 +80,7 @@ class HiddenCombine:
     @criterion(
         2,
         "shuffled rows, and a plan that says so, give the same sums and gradients",
-        hint="Does your result hang on more than which assignment a row belongs to?",
+        hint="Does your result depend on more than which assignment a row belongs to?",
     )
     def test_shuffled(self, subject, rng):
         y_ND, order_N, weights_TK = public.TestCombine.inputs(whole(rng, 9, 13), 4, 7, 5, rng)
@@ -98,7 +98,7 @@ class HiddenCombine:
 class HiddenMoELayer:
     @criterion(
         1,
-        "a token's output and experts hang on that token alone, not on its neighbours in the batch",
+        "a token's output and experts depend on that token alone, not on its neighbours in the batch",
         hint="What does the second sequence have to do with the first one's output?",
     )
     def test_tokens_alone(self, subject, rng):

@@ -28,7 +28,7 @@ class HiddenExpertCapacity(public.TestExpertCapacity):
 
     @criterion(
         2,
-        "twice the tokens over twice the experts, or K and the factor exchanged: the capacity is the same",
+        "twice the tokens and experts, K moved into the factor or the tokens: the capacity is the same",
         hint="Which of the four numbers enter only through one product?",
     )
     def test_ratios(self, subject, rng):
@@ -244,7 +244,7 @@ class HiddenDropAndWaste(public.TestDropAndWaste):
 class HiddenDependsOnFuture(public.TestDependsOnFuture):
     @criterion(
         3,
-        "sequences that see each other's past leak no future; holes between sequences that do, leak",
+        "seeing another sequence's past is no leak; seeing another sequence's later token is one",
         hint="Which tokens are later ones when there are several sequences?",
     )
     def test_across_sequences(self, subject, rng):

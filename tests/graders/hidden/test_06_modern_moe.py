@@ -116,8 +116,8 @@ class HiddenGroupLimitedTopK:
 
     @criterion(
         4,
-        "a layer as wide as DeepSeek-V3's has groups, with small, large and negative biases",
-        hint="Which scores, of whom, decide about a group, and what hides the rest?",
+        "eight groups, as in DeepSeek-V3, with small, large and negative biases",
+        hint="Which two scores make a group's score, and which number hides the experts of the other groups?",
     )
     def test_large(self, subject, rng):
         for args in self.cases(8, 7, 3, 10, rng):

@@ -18,7 +18,7 @@ from moe_course.grading.exercises.rubric import criterion, grades
 class HiddenExpertRank:
     @criterion(
         4,
-        "the ranks of all experts of a large layer: equal blocks, in ascending order",
+        "a large layer: its first, middle and last experts, and the edges of blocks",
         hint="How many experts stand between two changes of rank?",
     )
     def test_large(self, subject, rng):
@@ -90,7 +90,7 @@ class HiddenDistinctNodes:
 class HiddenExchangeRows:
     @criterion(
         5,
-        "four ranks, groups within them, nobody's rows and everybody's, with gradients",
+        "four ranks, then groups of them; ranks without rows; gradients",
         hint="Whose counts does each direction need, and who has to call?",
     )
     def test_four(self, subject, rng):

@@ -16,7 +16,11 @@ from moe_course.grading.exercises.rubric import criterion, grades
 
 @grades("gate")
 class HiddenGate:
-    @criterion(4, "wide layers, for every k at once", hint="What is left of a token's doubt in its weights?")
+    @criterion(
+        4,
+        "wide layers, one expert a token and several",
+        hint="A token's logits are nearly equal. What are its weights?",
+    )
     def test_wide(self, subject, rng):
         grader = public.TestGate()
         for experts, k in ((9, 1), (whole(rng, 11, 16), 1), (12, 5), (8, 2)):
@@ -32,7 +36,7 @@ class HiddenRouteWithLoss:
     @criterion(
         4,
         "an uneven load over many experts: loss, weights and gradients",
-        hint="Which value has the loss when nearly all tokens go to one expert?",
+        hint="What is the loss when nearly all tokens go to one expert?",
     )
     def test_uneven(self, subject, rng):
         grader = public.TestRouteWithLoss()
@@ -48,7 +52,7 @@ class HiddenRouteWithLoss:
 class HiddenBiasedGate:
     @criterion(
         4,
-        "a layer as wide as DeepSeek-V3's groups, with scores of many sizes: weights and gradients",
+        "about twenty experts, with scores and biases of many sizes: weights and gradients",
         hint="Which of your numbers is a difference of two numbers that are nearly the same?",
     )
     def test_wide(self, subject, rng):
@@ -108,7 +112,7 @@ class HiddenBalancedGate:
 class HiddenReduceGradients:
     @criterion(
         4,
-        "four ranks in every layout, and ranks outside",
+        "four ranks, with the experts on all four or on two, and ranks outside",
         hint="Which number stays the same when the experts are spread over more ranks?",
     )
     def test_every_layout(self, subject, rng):

@@ -78,7 +78,7 @@ def rounded_up(d_ff_dense, top_k, num_shared=0):
 
 @caught_by("bad_arguments", form=True)
 def only_the_remainder_checked(d_ff_dense, top_k, num_shared=0):
-    """12 divides by 0 + 3, and 0 divides by anything. Do such sizes make sense?"""
+    """0 + 3 divides 12, and every number divides 0. Do such sizes make sense?"""
     if d_ff_dense % (top_k + num_shared):
         raise ValueError((d_ff_dense, top_k, num_shared))
     return d_ff_dense // (top_k + num_shared)

@@ -267,7 +267,7 @@ def one_for_the_whole_model(config):
 
 @caught_by("published")
 def summed_in_float32(config):
-    """float32 holds 24 bits. How many bits have 46 billion parameters?"""
+    """float32 holds 24 bits. How many bits does the number 46 billion need?"""
     return tuple(int(torch.tensor(count, dtype=torch.float32).item()) for count in _count(config))
 
 

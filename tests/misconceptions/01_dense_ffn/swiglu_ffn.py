@@ -17,7 +17,7 @@ def silu_on_the_up_path(x_TD, w_gate_DF, w_up_DF, w_down_FD):
 
 @caught_by("values")
 def no_activation(x_TD, w_gate_DF, w_up_DF, w_down_FD):
-    """Where is the nonlinearity? A product of two linear maps is a bilinear layer, not SwiGLU."""
+    """Without silu this is a bilinear layer, not SwiGLU. Which of the two paths should pass through silu?"""
     return ((x_TD @ w_gate_DF) * (x_TD @ w_up_DF)) @ w_down_FD
 
 

@@ -266,7 +266,7 @@ class RouterDetached(_Layer):
 
 @caught_by("gradients")
 class TokensDetachedFromTheRouter(_Layer):
-    """A token reaches the loss on two ways, through its experts and through its weights. Where is the second?"""
+    """A token reaches the loss in two ways, through its experts and through its weights. Where is the second?"""
 
     def logits(self, x_TD):
         return x_TD.detach().float() @ self.router.float()
@@ -282,7 +282,7 @@ class RouterInBfloat16(_Layer):
 
 @caught_by("float32_router", form=True)
 class SoftmaxInBfloat16(_Layer):
-    """Two probabilities that differ by one in a thousand: does bfloat16 know them apart?"""
+    """Two probabilities that differ by one in a thousand: does bfloat16 tell them apart?"""
 
     def route(self, x_TD):
         probs_TE = torch.softmax(self.logits(x_TD), dim=-1).to(x_TD.dtype)

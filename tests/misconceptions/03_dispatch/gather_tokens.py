@@ -71,7 +71,7 @@ def tokens_detached(x_TD, order_N, top_k):
 
 @caught_by("gradients")
 def only_the_first_copy_learns(x_TD, order_N, top_k):
-    """A token's row is used K times. How many of these uses tell it something?"""
+    """A token's row is used K times. From how many of them does a gradient come back?"""
     first_N1 = (order_N % top_k == 0)[:, None]
     rows_ND = x_TD[order_N // top_k]
     return torch.where(first_N1, rows_ND, rows_ND.detach())

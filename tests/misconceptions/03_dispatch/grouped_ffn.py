@@ -22,7 +22,7 @@ def gate_and_up_exchanged(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD):
 
 @caught_by("one_expert")
 def no_silu(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD):
-    """Without silu, what is left between the two products?"""
+    """You multiply x·w_gate and x·w_up as they are. Which of the two should pass through silu?"""
     parts = _groups(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
     return torch.cat([((x @ gate) * (x @ up)) @ down for x, gate, up, down in parts])
 
@@ -123,7 +123,7 @@ def stops_at_an_empty_expert(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD):
 
 @caught_by("empty_experts")
 def empty_experts_refused(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD):
-    """Is an expert that nobody chose an error, or an ordinary Tuesday?"""
+    """Is an expert that nobody chose an error, or the usual case?"""
     if (counts_E == 0).any():
         raise ValueError("every expert needs a row")
     parts = _groups(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
@@ -150,7 +150,7 @@ def experts_without_gradient(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD):
 
 @caught_by("gradients")
 def no_graph_at_all(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD):
-    """no_grad() saves memory. Who pays for it?"""
+    """What can still learn from a result computed under no_grad()?"""
     with torch.no_grad():
         parts = _groups(x_ND, counts_E, w_gate_EDF, w_up_EDF, w_down_EFD)
         return torch.cat([_expert(*part) for part in parts])

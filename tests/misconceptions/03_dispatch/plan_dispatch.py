@@ -15,7 +15,7 @@ def tokens_counted_once(idx_TK, num_experts):
 
 @caught_by("counts")
 def shares_for_counts(idx_TK, num_experts):
-    """How many rows are 0.25 of a group? Does the next step want a share or a number of rows?"""
+    """Your numbers sum to 1. Does the next step want shares, or numbers of rows?"""
     counts_E = torch.bincount(idx_TK.flatten(), minlength=num_experts)
     return _order(idx_TK), counts_E / idx_TK.numel()
 

@@ -127,7 +127,7 @@ def only_the_first_position_compared(layer, x_BSD, row):
 
 @caught_by("every_hole")
 def only_the_last_position_compared(layer, x_BSD, row):
-    """The last position is the one that predicts. Can the others not leak?"""
+    """You look at the last position only. Can another sequence change an earlier one?"""
     return _probe(layer, x_BSD, lambda: _others(x_BSD, row), lambda y: y[row, -1])
 
 
@@ -145,14 +145,14 @@ def tolerance_without_a_floor(layer, x_BSD, row):
 
 
 @caught_by("small")
-def differences_below_a_tenth_ignored(layer, x_BSD, row):
+def leaks_taken_for_rounding(layer, x_BSD, row):
     """How large is rounding in float32, and how large is the difference that you allow?"""
     return _probe(layer, x_BSD, lambda: _others(x_BSD, row), lambda y: y[row], tolerance=0.1)
 
 
 @caught_by("small")
-def rounded_to_two_digits(layer, x_BSD, row):
-    """Which leaks disappear when you round to two digits?"""
+def leaks_taken_for_rounding__three_hundredths(layer, x_BSD, row):
+    """How large is rounding in float32, and how large is the difference that you allow?"""
     return _probe(layer, x_BSD, lambda: _others(x_BSD, row), lambda y: y[row], tolerance=0.03)
 
 
@@ -175,7 +175,7 @@ def one_batch_tried__drawn_again_and_again(layer, x_BSD, row):
 
 @caught_by("rare")
 def neighbours_of_zeros(layer, x_BSD, row):
-    """Zeros are one batch. Are they one in which tokens compete for an expert?"""
+    """Zeros are one batch. How many must you try to find a leak that shows in one batch of five?"""
     return _probe(
         layer, x_BSD, lambda: _others(x_BSD, row) * 0 + _kept(x_BSD, row), lambda y: y[row], rounds=1
     )

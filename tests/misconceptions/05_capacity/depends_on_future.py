@@ -146,14 +146,14 @@ def tolerance_without_a_floor(layer, x_BSD, position):
 
 
 @caught_by("small")
-def differences_below_a_tenth_ignored(layer, x_BSD, position):
+def leaks_taken_for_rounding(layer, x_BSD, position):
     """How large is rounding in float32, and how large is the difference that you allow?"""
     return _probe(layer, x_BSD, position + 1, lambda y: y[:, : position + 1], tolerance=0.1)
 
 
 @caught_by("small")
-def rounded_to_two_digits(layer, x_BSD, position):
-    """Which leaks disappear when you round to two digits?"""
+def leaks_taken_for_rounding__three_hundredths(layer, x_BSD, position):
+    """How large is rounding in float32, and how large is the difference that you allow?"""
     before = layer(x_BSD)[:, : position + 1]
     outs = [layer(_other(x_BSD, position + 1))[:, : position + 1] for _ in range(ROUNDS)]
     return not all(torch.allclose(before, out, rtol=0, atol=0.03) for out in outs)
@@ -178,7 +178,7 @@ def one_future_tried__drawn_again_and_again(layer, x_BSD, position):
 
 @caught_by("rare")
 def future_of_zeros(layer, x_BSD, position):
-    """Zeros are one future. Are they one in which tokens compete for an expert?"""
+    """Zeros are one future. How many must you try to find a leak that shows in one future of five?"""
     before = layer(x_BSD)[:, : position + 1]
     other_BSD = x_BSD.clone()
     other_BSD[:, position + 1 :] = 0

@@ -85,7 +85,7 @@ def share_of_the_slots(idx_TK, num_experts, capacity):
 
 @caught_by("dropped")
 def mean_over_experts(idx_TK, num_experts, capacity):
-    """You average a share over experts. Does a small expert count as much as a large one?"""
+    """You average a share over experts. Should an expert with 2 assignments count as much as one with 200?"""
     counts_E = _counts(idx_TK, num_experts).double()
     shares_E = (counts_E - capacity).clamp(min=0) / counts_E.clamp(min=1)
     _, empty = _numbers(idx_TK, num_experts, capacity)

@@ -82,7 +82,7 @@ def factor_cut_to_a_whole_number(num_tokens, num_experts, top_k, factor):
 
 @caught_by("rounds_up")
 def rounded_down(num_tokens, num_experts, top_k, factor):
-    """int() cuts off: is there then room for everybody when the load is even?"""
+    """10 tokens, 4 experts, factor 1: how many slots does int() give in all, and for how many tokens?"""
     _checked(num_tokens, num_experts, top_k, factor)
     return int(num_tokens * top_k / num_experts * factor)
 
@@ -130,7 +130,7 @@ def nothing_checked(num_tokens, num_experts, top_k, factor):
 
 @caught_by("bad_arguments", form=True)
 def only_the_factor_checked(num_tokens, num_experts, top_k, factor):
-    """The factor is checked. Which capacity do no tokens at all have?"""
+    """The factor is checked. What does your code return for 0 tokens, or for −4 experts?"""
     if not factor > 0:
         raise ValueError(factor)
     return math.ceil(num_tokens * top_k / max(1, num_experts) * factor)

@@ -29,8 +29,8 @@ def expert_and_place_mixed_up(x_TD, idx_TK, pos_TK, num_experts, capacity):
 
 
 @caught_by("places")
-def assignments_taken_for_tokens(x_TD, idx_TK, pos_TK, num_experts, capacity):
-    """Assignment n = t·K + k: which row of x is its token's?"""
+def slots_before_tokens(x_TD, idx_TK, pos_TK, num_experts, capacity):
+    """Is n = t·K + k, or k·T + t?"""
     n = torch.arange(idx_TK.numel()).view_as(idx_TK)
     token, slot = torch.where(pos_TK < capacity)
     where = (idx_TK[token, slot], pos_TK[token, slot])

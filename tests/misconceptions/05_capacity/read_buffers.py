@@ -105,7 +105,7 @@ def last_slot_not_read(buf_ECD, idx_TK, pos_TK, weights_TK):
 
 @caught_by("dropped")
 def nan_for_the_dropped(buf_ECD, idx_TK, pos_TK, weights_TK):
-    """Nothing of this token's weight is left. What is 0 divided by 0?"""
+    """You divide by the weight that is left. Should a dropped choice change the others' weights at all?"""
     rows_TKD, kept_TK = _rows(buf_ECD, idx_TK, pos_TK)
     left_TK = weights_TK * kept_TK
     return _sum(left_TK / left_TK.sum(1, keepdim=True) * weights_TK.sum(1, keepdim=True), rows_TKD)
@@ -128,7 +128,7 @@ def whole_token_dropped(buf_ECD, idx_TK, pos_TK, weights_TK):
 
 @caught_by("not_rescaled")
 def dropped_weight_given_to_the_first(buf_ECD, idx_TK, pos_TK, weights_TK):
-    """The first choice inherits the second one's weight. Does the residual need such help?"""
+    """The first choice inherits the second one's weight. Should the first one's weight change?"""
     rows_TKD, kept_TK = _rows(buf_ECD, idx_TK, pos_TK)
     lost_T = (weights_TK * ~kept_TK).sum(1)
     weights_TK = torch.cat([weights_TK[:, :1] + lost_T[:, None] * kept_TK[:, :1], weights_TK[:, 1:]], dim=1)
@@ -161,7 +161,7 @@ def added_in_float32(buf_ECD, idx_TK, pos_TK, weights_TK):
 
 @caught_by("other_inputs", form=True)
 def dropped_weights_zeroed_in_place(buf_ECD, idx_TK, pos_TK, weights_TK):
-    """The load-balancing loss may want these weights too. Whose tensor do you write zeros into?"""
+    """Whose tensor do you write zeros into, and who may still read it?"""
     rows_TKD, kept_TK = _rows(buf_ECD, idx_TK, pos_TK)
     y_TD = _sum(weights_TK, rows_TKD)
     weights_TK.data.mul_(kept_TK)

@@ -35,7 +35,7 @@ def order_of_the_results(d_ff, num_experts, top_k, granularity):
 
 @caught_by("counts")
 def top_k_kept(d_ff, num_experts, top_k, granularity):
-    """A token passes as many experts as before, and each is narrower. What happens to its compute?"""
+    """A token passes through as many experts as before, and each is narrower. What happens to its compute?"""
     _checked(d_ff, num_experts, top_k, granularity)
     return d_ff // granularity, num_experts * granularity, top_k
 
@@ -98,7 +98,7 @@ def rounded_up(d_ff, num_experts, top_k, granularity):
 
 @caught_by("divides", form=True)
 def only_too_fine_is_refused(d_ff, num_experts, top_k, granularity):
-    """You refuse a granularity above the width. And one below it that leaves a rest?"""
+    """You refuse a granularity above the width. And one below it that leaves a remainder?"""
     _sizes_checked(d_ff, num_experts, top_k, granularity)
     if granularity > d_ff:
         raise ValueError((d_ff, granularity))
@@ -141,7 +141,7 @@ def assertion_for_a_value_error(d_ff, num_experts, top_k, granularity):
 
 @caught_by("counts")
 def all_experts_refused(d_ff, num_experts, top_k, granularity):
-    """May a token use all of its experts?"""
+    """May a token use all experts of the layer?"""
     _checked(d_ff, num_experts, top_k, granularity)
     if top_k == num_experts:
         raise ValueError((top_k, num_experts))

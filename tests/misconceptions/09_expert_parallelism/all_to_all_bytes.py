@@ -41,7 +41,7 @@ def one_rank_pays_as_well(tokens_per_rank, top_k, d_model, bytes_per_value, num_
 
 @caught_by("float", form=True)
 def whole_copies(tokens_per_rank, top_k, d_model, bytes_per_value, num_ranks):
-    """The shares of a mean need not be whole. Which division rounds?"""
+    """On average 7.5 copies may leave. Which division makes 7 of that?"""
     return float(tokens_per_rank * top_k * (num_ranks - 1) // num_ranks * d_model * bytes_per_value)
 
 

@@ -53,8 +53,8 @@ def dealt_like_cards(idx_TK, num_experts, num_nodes):
 
 
 @caught_by("once")
-def mean_load_of_a_node(idx_TK, num_experts, num_nodes):
-    """K experts on M nodes, at most min(K, M). Is that how many these tokens need?"""
+def as_many_as_possible(idx_TK, num_experts, num_nodes):
+    """min(K, M) is the most that a token can need. How many nodes do this token's experts lie on?"""
     return torch.full((len(idx_TK),), min(idx_TK.shape[1], num_nodes))
 
 

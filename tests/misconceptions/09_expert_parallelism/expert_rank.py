@@ -64,7 +64,7 @@ def rest_to_the_last_rank(expert, num_experts, num_ranks):
 
 @caught_by("divides", form=True)
 def rest_spread_out(expert, num_experts, num_ranks):
-    """Some ranks get one expert more. What does the contract say about sizes that do not divide?"""
+    """Some ranks get one expert more. What does the exercise want for sizes that do not divide?"""
     if not 0 <= expert < num_experts or num_ranks < 1:
         raise ValueError((expert, num_experts, num_ranks))
     return expert * num_ranks // num_experts

@@ -35,7 +35,7 @@ def equal_shares(idx_TK, num_experts, num_ranks):
 
 @caught_by("one_choice")
 def shares_for_counts(idx_TK, num_experts, num_ranks):
-    """How many rows are 0.25 of a rank's load?"""
+    """You return shares. How many rows must be sent for a share of 0.25?"""
     counts_R = torch.bincount(_ranks(idx_TK, num_experts, num_ranks).flatten(), minlength=num_ranks)
     return counts_R / counts_R.sum()
 

@@ -63,10 +63,10 @@ def one_layer(fixed_bytes, expert_bytes, num_layers, num_experts, top_k, batch, 
 
 
 @caught_by("experts")
-def experts_forgotten(
+def one_expert_of_each_layer(
     fixed_bytes, expert_bytes, num_layers, num_experts, top_k, batch, kv_bytes_per_sequence
 ):
-    """Most of the weights of a mixture are its experts. Where are they in your sum?"""
+    """You count one expert of each layer. How many of its experts does a step read?"""
     return float(fixed_bytes + num_layers * expert_bytes + batch * kv_bytes_per_sequence)
 
 

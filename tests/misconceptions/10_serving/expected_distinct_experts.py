@@ -42,14 +42,14 @@ def unused_experts(num_experts, top_k, batch):
 
 
 @caught_by("one_token")
-def all_miss_only_once(num_experts, top_k, batch):
+def last_token_left_out(num_experts, top_k, batch):
     """Has the last token of the batch been counted?"""
     return num_experts * (1 - (1 - top_k / num_experts) ** (batch - 1))
 
 
 @caught_by("few_tokens")
-def batch_times_the_probability(num_experts, top_k, batch):
-    """Each token adds K of those experts that are still unused. Does the second one find E of them?"""
+def later_tokens_like_the_second(num_experts, top_k, batch):
+    """In your code the third token brings as many new experts as the second. Does it find as many unused ones?"""
     used = top_k + (batch - 1) * top_k * (1 - top_k / num_experts)
     return float(min(used, num_experts))
 

@@ -71,8 +71,8 @@ class divided_by_128(_Right):
 
 
 @caught_by("scales")
-class sign_of_the_largest_ignored(_Right):
-    """A column's largest weight may be negative. What is your scale then?"""
+class maximum_without_abs(_Right):
+    """A column holds 1 and −5. Which of them decides the step, and which one does your maximum find?"""
 
     @staticmethod
     def quantize_int8(w_EDF):
@@ -83,7 +83,7 @@ class sign_of_the_largest_ignored(_Right):
 
 @caught_by("scales")
 class width_of_the_range(_Right):
-    """You divide max − min by 255, as for numbers with a zero point. Which number does q = 0 stand for here?"""
+    """All weights of a column are positive, and your scale is max / 255 or less. How large is the largest q?"""
 
     @staticmethod
     def quantize_int8(w_EDF):

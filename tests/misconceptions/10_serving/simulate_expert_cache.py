@@ -85,7 +85,7 @@ def most_used_leaves(trace, capacity, policy):
 
 @caught_by("ties")
 def newest_of_equals_leaves(trace, capacity, policy):
-    """Of two experts with as many uses, the one used last leaves. Which one is more likely to return?"""
+    """Of two experts with equally many uses, the one used last leaves. Which one is more likely to return?"""
     _checked(trace, capacity, policy)
 
     def victim(cached, policy):
@@ -98,7 +98,7 @@ def newest_of_equals_leaves(trace, capacity, policy):
 
 @caught_by("ties")
 def smallest_number_of_equals_leaves(trace, capacity, policy):
-    """Of experts with as many uses, does the number of an expert decide, or when it was used?"""
+    """Of experts with equally many uses, does the number of an expert decide, or when it was used?"""
     _checked(trace, capacity, policy)
 
     def victim(cached, policy):
@@ -111,7 +111,7 @@ def smallest_number_of_equals_leaves(trace, capacity, policy):
 
 @caught_by("ties")
 def first_loaded_of_equals_leaves(trace, capacity, policy):
-    """Of experts with as many uses, you send away the one that was loaded first. When was it used last?"""
+    """Of experts with equally many uses, you send away the one that was loaded first. When was it used last?"""
     _checked(trace, capacity, policy)
 
     def victim(cached, policy):

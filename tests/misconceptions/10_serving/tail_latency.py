@@ -21,14 +21,14 @@ def _quantiles(times_M, percentiles, interpolation="linear"):
 
 @caught_by("law")
 def mean_of_the_ranks(probs_E, num_ranks, tokens, seconds_per_token, percentiles, rounds, generator):
-    """The layer goes on when the last rank is done. Which rank is that, and is the mean load ever late?"""
+    """The mean over the ranks is the same in every round. Does the layer wait for it, or for the busiest rank?"""
     loads_MR = _loads(probs_E, num_ranks, tokens, rounds, generator)
     return _quantiles(loads_MR.mean(dim=1) * seconds_per_token, percentiles)
 
 
 @caught_by("law")
-def first_rank_only(probs_E, num_ranks, tokens, seconds_per_token, percentiles, rounds, generator):
-    """You follow one rank. Is it the slowest in every round?"""
+def one_rank_only(probs_E, num_ranks, tokens, seconds_per_token, percentiles, rounds, generator):
+    """You look at the same rank in every round. Is it always the one with the most tokens?"""
     loads_MR = _loads(probs_E, num_ranks, tokens, rounds, generator)
     return _quantiles(loads_MR[:, -1] * seconds_per_token, percentiles)
 
@@ -55,7 +55,7 @@ def experts_dealt_like_cards(probs_E, num_ranks, tokens, seconds_per_token, perc
 
 @caught_by("law")
 def expected_load(probs_E, num_ranks, tokens, seconds_per_token, percentiles, rounds, generator):
-    """tokens × probability is the mean load of a rank. Is it the same in every round?"""
+    """tokens × probability is the mean load of a rank. Does the rank get exactly this load in every round?"""
     share_R = (probs_E / probs_E.sum()).view(num_ranks, -1).sum(dim=1)
     return [float(share_R.max() * tokens * seconds_per_token)] * len(percentiles)
 
@@ -111,7 +111,7 @@ def upside_down(probs_E, num_ranks, tokens, seconds_per_token, percentiles, roun
 
 @caught_by("generator", form=True)
 def randomness_from_elsewhere(probs_E, num_ranks, tokens, seconds_per_token, percentiles, rounds, generator):
-    """Who draws: the generator that you were given, or one that nobody else can set?"""
+    """Who draws: the generator that you were given, or torch's global one, which other code uses too?"""
     loads_MR = _loads(probs_E, num_ranks, tokens, rounds, None)
     return _quantiles(loads_MR.amax(dim=1) * seconds_per_token, percentiles)
 

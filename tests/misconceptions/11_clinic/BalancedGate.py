@@ -60,8 +60,8 @@ class BiasInTheWeights(_Gate):
 
 
 @caught_by("counts")
-class EveryCallCounted(_Gate):
-    """Does a model learn from a pass that only tests it?"""
+class NoEffectYet(_Gate):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
 
     def counted(self, x_TD, weights_TK, idx_TK):
         self.counts_E += self.new(idx_TK)

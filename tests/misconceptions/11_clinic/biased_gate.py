@@ -13,8 +13,15 @@ def _normalised(weights_TK):
 
 @caught_by("selects")
 def bias_left_out(scores_TE, bias_E, k):
-    """The weights are right now. But who helps an expert that nobody chooses?"""
+    """The bias is out of the weights, and out of the choice too. Who then helps an expert that nobody chooses?"""
     weights_TK, idx_TK = scores_TE.topk(k, dim=-1)
+    return _normalised(weights_TK), idx_TK
+
+
+@caught_by("weights")
+def no_effect_yet(scores_TE, bias_E, k):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
+    weights_TK, idx_TK = (scores_TE + bias_E).topk(k, dim=-1)
     return _normalised(weights_TK), idx_TK
 
 
@@ -72,7 +79,7 @@ def bias_learns_too(scores_TE, bias_E, k):
 
 @caught_by("gradients")
 def weights_without_gradient(scores_TE, bias_E, k):
-    """The selection has no gradient. Have the weights one, and who needs it?"""
+    """The selection has no gradient. Do the weights have one, and who needs it?"""
     idx_TK = _chosen(scores_TE, bias_E, k)
     return _normalised(scores_TE.detach().gather(1, idx_TK)), idx_TK
 

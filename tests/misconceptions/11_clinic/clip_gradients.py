@@ -23,8 +23,8 @@ def _scale(shared_grads, expert_grads, max_norm, norm):
 
 
 @caught_by("norm")
-def norm_of_the_own_rank(shared_grads, expert_grads, max_norm, group):
-    """Each rank sees its own experts. Do two ranks come to the same norm?"""
+def no_effect_yet(shared_grads, expert_grads, max_norm, group):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     norm = (_square(shared_grads) + _square(expert_grads)).sqrt()
     return _scale(shared_grads, expert_grads, max_norm, norm)
 
@@ -45,7 +45,7 @@ def sum_of_the_norms(shared_grads, expert_grads, max_norm, group):
 
 @caught_by("norm")
 def shared_counted_on_every_rank(shared_grads, expert_grads, max_norm, group):
-    """How often does a shared weight exist, and how often is it in your sum?"""
+    """A shared weight is one weight of the model, though every rank has a copy. How often is it in your sum?"""
     norm = _over_ranks(_square(shared_grads) + _square(expert_grads), group).sqrt()
     return _scale(shared_grads, expert_grads, max_norm, norm)
 

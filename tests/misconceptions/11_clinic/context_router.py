@@ -12,8 +12,8 @@ def _steps(x_BSD):
 
 
 @caught_by("first")
-def mean_of_the_whole_sequence(x_BSD, router_DE):
-    """When the first word is written, what is known of the last one?"""
+def no_effect_yet(x_BSD, router_DE):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     return _routed(x_BSD, x_BSD.float().mean(dim=1, keepdim=True), router_DE)
 
 

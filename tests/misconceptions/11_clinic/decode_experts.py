@@ -55,8 +55,8 @@ def experts_detached(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
 
 
 @caught_by("forward_work")
-def every_expert_visited(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
-    """How many of the experts in your loop have a token?"""
+def no_effect_yet(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     every = range(w_gate_EDF.shape[0])
     return _over(every, x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD)
 

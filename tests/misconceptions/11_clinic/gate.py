@@ -28,8 +28,8 @@ def equal_weights(logits_TE, k):
 
 
 @caught_by("one")
-def normalised_over_one_expert(logits_TE, k):
-    """What is the softmax of a single number, and what is the gradient of that?"""
+def no_effect_yet(logits_TE, k):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     top_TK, idx_TK = _top(logits_TE, k)
     return top_TK.float().softmax(dim=-1).to(logits_TE.dtype), idx_TK
 

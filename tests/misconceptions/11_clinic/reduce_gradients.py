@@ -15,8 +15,8 @@ def _reduce(gradients, group, divisor):
 
 
 @caught_by("experts")
-def mean_over_those_who_hold_the_same_experts(shared_grads, expert_grads, expert_group, group):
-    """Each expert's gradient holds the losses of several ranks already. By how many losses do you divide?"""
+def no_effect_yet(shared_grads, expert_grads, expert_group, group):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     _reduce(shared_grads, group, dist.get_world_size(group))
     _reduce(expert_grads, expert_group, dist.get_world_size(expert_group))
 
@@ -37,7 +37,7 @@ def experts_reduced_over_everybody(shared_grads, expert_grads, expert_group, gro
 
 @caught_by("experts")
 def experts_divided_twice(shared_grads, expert_grads, expert_group, group):
-    """A mean over the replicas, and a division by all ranks: how often is each replica divided by?"""
+    """You divide by the ranks that hold the same experts, and again by all ranks. Which is one too many?"""
     _reduce(shared_grads, group, dist.get_world_size(group))
     size = dist.get_world_size(expert_group)
     _reduce(expert_grads, expert_group, size * dist.get_world_size(group))

@@ -9,13 +9,13 @@ def _weights(probs_TE, k, dtype):
 
 
 @caught_by("experts")
-def logits_rounded_to_bfloat16(x_TD, router_DE, k):
-    """The softmax is exact now. How exact are the numbers that go into it?"""
+def no_effect_yet(x_TD, router_DE, k):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     return _weights(torch.softmax(x_TD @ router_DE, dim=-1, dtype=torch.float32), k, x_TD.dtype)
 
 
 @caught_by("experts")
-def logits_rounded_to_bfloat16__widened_afterwards(x_TD, router_DE, k):
+def no_effect_yet__widened_afterwards(x_TD, router_DE, k):
     """`.float()` stands behind the product. Does it bring back what the product has rounded away?"""
     return _weights((x_TD @ router_DE).float().softmax(dim=-1), k, x_TD.dtype)
 
@@ -29,7 +29,7 @@ def probabilities_narrowed_before_the_choice(x_TD, router_DE, k):
 
 
 @caught_by("experts")
-def logits_rounded_to_bfloat16__narrowed_again(x_TD, router_DE, k):
+def no_effect_yet__narrowed_again(x_TD, router_DE, k):
     """The product is float32, and then? In which dtype are the logits when they are compared?"""
     logits_TE = (x_TD.float() @ router_DE.float()).to(x_TD.dtype)
     return _weights(logits_TE.float().softmax(dim=-1), k, x_TD.dtype)

@@ -16,8 +16,8 @@ def _loss(values_TE, idx_TK):
 
 
 @caught_by("loss")
-def softmax_of_probabilities(x_TD, router_DE, k):
-    """Your loss takes a softmax. Of what: of logits, or of numbers that add up to 1 already?"""
+def no_effect_yet(x_TD, router_DE, k):
+    """Your code does what it did when it was brought in. Which number must change, and has it?"""
     probs_TE, weights_TK, idx_TK = _routed(x_TD, router_DE, k)
     return weights_TK, idx_TK, _loss(probs_TE.softmax(dim=-1), idx_TK)
 

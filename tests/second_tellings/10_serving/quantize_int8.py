@@ -49,7 +49,7 @@ class divided_by_128(_Both):
         return _pack(w_EDF, scale.unsqueeze(1)), scale
 
 
-class sign_of_the_largest_ignored(_Both):
+class maximum_without_abs(_Both):
     @staticmethod
     def quantize_int8(w_EDF):
         scale = _guard(w_EDF.max(1).values / 127)

@@ -29,7 +29,7 @@ class _Base(nn.Module):
         self.counts_E.zero_()
 
 
-class EveryCallCounted(_Base):
+class NoEffectYet(_Base):
     def forward(self, x_TD):
         w, i = self.pick(x_TD)
         with torch.no_grad():

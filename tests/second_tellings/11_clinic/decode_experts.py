@@ -6,7 +6,7 @@ def _ffn(x, g, u, d):
     return torch.mul(F.silu(torch.matmul(x, g)), torch.matmul(x, u)) @ d
 
 
-def every_expert_visited(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
+def no_effect_yet(x_TD, weights_TK, idx_TK, w_gate_EDF, w_up_EDF, w_down_EFD):
     y = torch.zeros_like(x_TD)
     for e, (g, u, d) in enumerate(
         zip(w_gate_EDF.unbind(), w_up_EDF.unbind(), w_down_EFD.unbind(), strict=True)

@@ -8,7 +8,7 @@ def never_normalised_over_the_selected(logits_TE, k):
     return w.to(logits_TE.dtype), i
 
 
-def normalised_over_one_expert(logits_TE, k):
+def no_effect_yet(logits_TE, k):
     probs_TE = F.softmax(logits_TE, dim=-1)
     w, i = probs_TE.topk(k)
     return w / w.sum(dim=1, keepdim=True), i

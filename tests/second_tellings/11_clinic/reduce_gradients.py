@@ -9,7 +9,7 @@ def _all(grads, group, factor):
         grad.mul_(factor)
 
 
-def mean_over_those_who_hold_the_same_experts(shared_grads, expert_grads, expert_group, group):
+def no_effect_yet(shared_grads, expert_grads, expert_group, group):
     for grads, members in ((shared_grads, group), (expert_grads, expert_group)):
         _all(grads, members, 1 / dist.get_world_size(members))
 

@@ -10,7 +10,7 @@ def _parts(x, r, k):
     return logits, p, (w / w.sum(1, keepdim=True)).to(x.dtype), i, f
 
 
-def softmax_of_probabilities(x_TD, router_DE, k):
+def no_effect_yet(x_TD, router_DE, k):
     _, p, w, i, f = _parts(x_TD, router_DE, k)
     return w, i, len(f) * torch.dot(f, torch.softmax(p, dim=1).mean(0))
 
