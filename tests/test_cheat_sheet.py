@@ -177,7 +177,7 @@ CASES = {  # name: (the formula, its value by hand, the library's)
         lambda: analysis.mutual_information(torch.tensor(TABLE)),
     ),
     "permutation_p_value": (
-        r"\frac{1 + \#\{\text{null} \ge \text{observed}\}}{1 + R}",
+        r"\frac{1 + \#\{\text{null} \ge \text{observed}\}}{1 + Q}",
         shuffled,
         lambda: analysis.permutation_p_value(*DRAWS, torch.Generator().manual_seed(1)),
     ),
