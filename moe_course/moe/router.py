@@ -42,10 +42,8 @@ def softmax_of_experts(logits_TE: Tensor) -> Tensor:
     lie across memory (4,096 tokens and 8 experts, forward and backward, torch 2.13).
     """
     T, E = logits_TE.shape
-    on_cpu = (
-        logits_TE.device.type == "cpu" and type(logits_TE) is Tensor
-    )  # a fake tensor may stand for a GPU's
-    if on_cpu and T >= 256 and E < 16:
+    real = type(logits_TE) is Tensor  # a fake tensor may stand for a GPU's
+    if real and logits_TE.device.type == "cpu" and T >= 256 and E < 16:
         return logits_TE.T.contiguous().softmax(dim=0).T.contiguous()
     return logits_TE.softmax(dim=-1)
 

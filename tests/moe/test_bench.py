@@ -91,4 +91,5 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, capsys, tmp_pat
     assert len(figures["memory"]) == 16
     assert figures["exponents"]["fused"]["kept"]["t"] == pytest.approx(1)
     assert main(["bench", "layer", "--threads", "0"]) == 2
+    assert main(["bench", "layer", "--device", "cuda"]) == 2
     assert main(["bench", "layer", "--rounds", "0"]) == 2

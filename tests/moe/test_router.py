@@ -13,6 +13,7 @@ from moe_course.moe import (
     switch_gate,
     top_k_gate,
 )
+from moe_course.moe.router import softmax_of_experts
 
 T, D, E, K = 6, 5, 7, 4
 DTYPES = [torch.bfloat16, torch.float32, torch.float64]
@@ -395,3 +396,18 @@ def test_the_router_compiles_into_one_graph():
     compiled = torch.compile(route, backend="eager", fullgraph=True)
     for actual, expected in zip(compiled(*arguments), route(*arguments), strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("shape", [(256, 2), (300, 15), (300, 16), (255, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_softmax_of_few_experts_is_the_softmax_of_each_row(shape, dtype):
+    """On both sides of the sizes from which it is computed across memory; gradients and layout included."""
+    logits_TE = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(dtype).mul(4).requires_grad_()
+    )
+    probs_TE, want_TE = softmax_of_experts(logits_TE), logits_TE.softmax(dim=-1)
+    assert probs_TE.is_contiguous()
+    torch.testing.assert_close(probs_TE, want_TE)
+    dy_TE = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(dtype)
+    got, want = (torch.autograd.grad(y_TE, logits_TE, dy_TE)[0] for y_TE in (probs_TE, want_TE))
+    torch.testing.assert_close(got, want)
