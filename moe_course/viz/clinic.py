@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from moe_course.viz.style import FAINT, INK, expert_color
 
@@ -73,5 +73,7 @@ def growth(counts: Mapping[str, Mapping[int, float]], title: str, xlabel: str, y
     sizes = sorted({size for points in counts.values() for size in points})
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # counts may all lie within one power of ten
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.legend(fontsize=9)
     return fig
